@@ -1,0 +1,142 @@
+"""What a pass may use besides the model, and how it tells what it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from onnxopt.data.sample import Samples
+from onnxopt.errors import PassError
+from onnxopt.ir.model import Model
+from onnxopt.targets.target import Target, local_target
+
+Use = Literal["target", "data", "seed", "scratch"]
+ALL_USES: frozenset[Use] = frozenset({"target", "data", "seed", "scratch"})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Work inside a step: ``done`` of ``total`` (None: unknown) units of ``what``."""
+
+    what: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know, that stops nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassDone:
+    """A pass has run; ``after`` is ``before`` itself where it changed nothing."""
+
+    name: str
+    before: Model
+    after: Model
+    seconds: float
+
+
+Event = Progress | Warned | PassDone
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a pass.
+
+    A pass sees only what it declares in ``uses``; reading anything else is an error, because the pass's cache key
+    is made of what it declared.
+
+    Attributes:
+        emit: Where events go.
+        granted: What may be read.
+    """
+
+    emit: Callable[[Event], None] = ignore
+    _target: Target = field(default_factory=local_target)
+    _data: Samples | None = None
+    _seed: int = 0
+    _scratch: Path | None = None
+    granted: frozenset[Use] = ALL_USES
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        target: Target | None = None,
+        data: Samples | None = None,
+        seed: int = 0,
+        scratch: Path | None = None,
+        emit: Callable[[Event], None] = ignore,
+    ) -> Context:
+        """Make a context that grants everything.
+
+        Args:
+            target: Where the model will run; this machine if None.
+            data: Calibration samples; never those the result is judged by.
+            seed: For every random choice.
+            scratch: A folder for temporary files.
+            emit: Where events go.
+        """
+        return cls(emit, target or local_target(), data, seed, scratch)
+
+    def limited(self, uses: frozenset[Use]) -> Context:
+        """Return this context with everything but ``uses`` denied."""
+        return replace(self, granted=uses & self.granted)
+
+    @property
+    def target(self) -> Target:
+        """Where the model will run."""
+        self._check("target")
+        return self._target
+
+    @property
+    def data(self) -> Samples:
+        """Calibration samples.
+
+        Raises:
+            PassError: There are none.
+        """
+        self._check("data")
+        if self._data is None:
+            raise PassError(
+                "this step needs calibration data, and none was given",
+                hint="add --data PATH, or data: {calibration: {files: ...}} to the recipe",
+            )
+        return self._data
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there are calibration samples."""
+        self._check("data")
+        return self._data is not None
+
+    @property
+    def seed(self) -> int:
+        """For every random choice."""
+        self._check("seed")
+        return self._seed
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files, emptied by whoever made the context."""
+        self._check("scratch")
+        if self._scratch is None:
+            raise PassError("this step needs a scratch folder, and the context has none")
+        return self._scratch
+
+    def _check(self, use: Use) -> None:
+        if use not in self.granted:
+            raise PassError(
+                f"a pass read ctx.{use} without declaring it",
+                hint=f"add {use!r} to the pass's `uses`, so that its cache key covers it",
+            )

@@ -1,0 +1,1 @@
+"""Where feeds and labels come from."""

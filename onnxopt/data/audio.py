@@ -1,0 +1,114 @@
+"""A folder of WAV files as waveforms."""
+
+from __future__ import annotations
+
+import hashlib
+import wave
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from onnxopt.data.labels import label_of, read_labels
+from onnxopt.data.sample import Array, Sample, Samples
+from onnxopt.data.source import Source, need
+from onnxopt.errors import DataError, MissingExtraError
+from onnxopt.ir.model import Model
+from onnxopt.options import dump, option, options
+
+_FORMATS = {1: ("u1", 128.0, 128.0), 2: ("<i2", 0.0, 32768.0), 4: ("<i4", 0.0, 2147483648.0)}
+"""Bytes a sample → numpy dtype, zero level and full scale of linear PCM."""
+
+
+@options
+class Audio(Source):
+    """PCM files: mixed to mono, resampled, cut or padded, scaled to [-1, 1]."""
+
+    name: ClassVar[str] = "audio"
+
+    audio: str = option("a folder of .wav files; its subfolders are searched too")
+    rate: int = option("samples per second the model expects; files of another rate are resampled", ge=1)
+    labels: str | None = option("a CSV with columns file,label", default=None)
+    input: str | None = option("the model's input; needed only if it has several", default=None)
+    seconds: float | None = option("cut or zero-pad to this length", default=None, gt=0)
+    axes: Literal["bt", "bct", "t"] = option("batch, channel and time axes of the input", default="bt")
+    limit: int | None = option("use only the first so many, in order of path", default=None, ge=1)
+
+    def open(self, model: Model, base: Path) -> Samples:
+        """Return the files in order of path, each a batch of one."""
+        folder = base / self.audio
+        need(folder.is_dir(), f"there is no folder {folder}", self.audio)
+        paths = tuple(sorted(folder.rglob("*.wav"))[: self.limit])
+        need(bool(paths), f"there are no .wav files in {folder}", self.audio)
+        names = [port.name for port in model.signature.inputs]
+        need(self.input is not None or len(names) == 1, f"the model has inputs {names}", self.audio, "add input: NAME")
+        labels = read_labels(base / self.labels) if self.labels else None
+        return _WavFiles(self, folder, paths, self.input or names[0], labels)
+
+
+@dataclass(frozen=True, eq=False)
+class _WavFiles(Samples):
+    spec: Audio
+    folder: Path
+    paths: tuple[Path, ...]
+    input: str
+    labels: dict[str, Array] | None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the preprocessing, the files and the labels."""
+        sha = hashlib.sha256(repr(sorted(dump(self.spec).items())).encode())
+        for index, path in enumerate(self.paths):
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+            sha.update(repr(self._label(index)).encode())
+        return sha.hexdigest()
+
+    def read(self, index: int) -> Sample:
+        """Decode one file."""
+        wave_form = _fit(_resample(*_decode(self.paths[index]), self.spec.rate), self.spec)
+        for _ in range(len(self.spec.axes) - 1):
+            wave_form = wave_form[None]
+        return Sample(str(self.paths[index]), {self.input: wave_form}, self._label(index))
+
+    def _label(self, index: int) -> Array | None:
+        relative = str(self.paths[index].relative_to(self.folder))
+        return label_of(self.labels, relative, str(self.paths[index]))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def _decode(path: Path) -> tuple[Array, int]:
+    """Return a mono waveform, float32 in [-1, 1], and its rate in samples per second."""
+    try:
+        with wave.open(str(path)) as handle:
+            width, channels, rate = handle.getsampwidth(), handle.getnchannels(), handle.getframerate()
+            data = handle.readframes(handle.getnframes())
+    except (wave.Error, EOFError, OSError) as error:
+        raise DataError(f"cannot read the sound: {error}", where=str(path), hint="PCM .wav files only") from error
+    need(width in _FORMATS, f"{8 * width}-bit sound is not known", str(path), "convert it to 16 bits")
+    dtype, offset, scale = _FORMATS[width]
+    samples = (np.frombuffer(data, np.dtype(dtype)).astype(np.float32) - offset) / scale
+    return samples.reshape(-1, channels).mean(axis=1), rate
+
+
+def _resample(samples: Array, have: int, want: int) -> Array:
+    if have == want:
+        return samples
+    try:
+        from scipy.signal import resample_poly
+    except ModuleNotFoundError as error:
+        hint = f"pip install scipy, or convert the files to {want} Hz"
+        raise MissingExtraError(f"the files have {have} Hz; resampling needs scipy", hint=hint) from error
+    divisor = gcd(have, want)
+    return np.asarray(resample_poly(samples, want // divisor, have // divisor), dtype=np.float32)
+
+
+def _fit(samples: Array, spec: Audio) -> Array:
+    if spec.seconds is None:
+        return samples
+    length = round(spec.seconds * spec.rate)
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))

@@ -1,0 +1,134 @@
+"""A folder of images and how to turn one into what the model is fed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from onnxopt.data.labels import label_of, read_labels
+from onnxopt.data.sample import Array, Sample, Samples
+from onnxopt.data.source import Source, need
+from onnxopt.errors import DataError, MissingExtraError
+from onnxopt.ir.model import Model
+from onnxopt.options import dump, option, options
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+@options
+class Images(Source):
+    """Image files, preprocessed: resize → crop → scale → (x - mean) / std → layout."""
+
+    name: ClassVar[str] = "images"
+
+    images: str = option("a folder; its subfolders are searched too")
+    labels: str | None = option(
+        "a CSV with columns file,label; or 'folders': a file's folder is its class", default=None
+    )
+    input: str | None = option("the model's input; needed only if it has several", default=None)
+    resize: int | tuple[int, int] | None = option("shorter side in pixels, or [height, width]; bilinear", default=None)
+    crop: int | tuple[int, int] | None = option("centre crop in pixels, or [height, width]", default=None)
+    channels: Literal["RGB", "BGR", "L"] = option("order of the channels; L is grey", default="RGB")
+    layout: Literal["NCHW", "NHWC"] = option("order of the axes", default="NCHW")
+    scale: float = option("what a pixel of 0 to 255 is multiplied by", default=1 / 255)
+    mean: tuple[float, ...] = option("subtracted from each channel after scaling", default=(0.0,))
+    std: tuple[float, ...] = option("each channel is divided by it", default=(1.0,))
+    limit: int | None = option("use only the first so many, in order of path", default=None, ge=1)
+
+    def open(self, model: Model, base: Path) -> Samples:
+        """Return the images in order of path, each a batch of one."""
+        folder = base / self.images
+        need(folder.is_dir(), f"there is no folder {folder}", self.images)
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        need(bool(paths), f"there are no images in {folder}", self.images, f"known: {', '.join(sorted(_SUFFIXES))}")
+        names = [port.name for port in model.signature.inputs]
+        need(self.input is not None or len(names) == 1, f"the model has inputs {names}", self.images, "add input: NAME")
+        port = model.signature.input(self.input) if self.input else model.signature.inputs[0]
+        return _ImageFiles(self, folder, tuple(paths[: self.limit]), port.name, port.dtype, self._labels(base, folder))
+
+    def _labels(self, base: Path, folder: Path) -> dict[str, Array] | None:
+        if self.labels is None:
+            return None
+        if self.labels != "folders":
+            return read_labels(base / self.labels)
+        classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return {
+            str(path.relative_to(folder)): np.asarray(classes.index(path.relative_to(folder).parts[0]))
+            for path in folder.rglob("*")
+            if path.suffix.lower() in _SUFFIXES
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageFiles(Samples):
+    spec: Images
+    folder: Path
+    paths: tuple[Path, ...]
+    input: str
+    dtype: str
+    labels: dict[str, Array] | None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the preprocessing, the files and the labels."""
+        sha = hashlib.sha256(repr(sorted(dump(self.spec).items())).encode())
+        for index, path in enumerate(self.paths):
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+            sha.update(repr(self._label(index)).encode())
+        return sha.hexdigest()
+
+    def read(self, index: int) -> Sample:
+        """Decode and preprocess one image."""
+        path = self.paths[index]
+        array = _preprocess(path, self.spec).astype(self.dtype)
+        return Sample(str(path), {self.input: array[None]}, self._label(index))
+
+    def _label(self, index: int) -> Array | None:
+        relative = str(self.paths[index].relative_to(self.folder))
+        return label_of(self.labels, relative, str(self.paths[index]))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def _preprocess(path: Path, spec: Images) -> Array:
+    image = _decode(path, spec.channels)
+    if spec.resize is not None:
+        image = image.resize(_size(image.size, spec.resize), resample=2)
+    if spec.crop is not None:
+        image = image.crop(_box(image.size, spec.crop))
+    pixels = np.asarray(image, dtype=np.float32)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    pixels = pixels[..., ::-1] if spec.channels == "BGR" else pixels
+    pixels = (pixels * np.float32(spec.scale) - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if spec.layout == "NCHW" else pixels)
+
+
+def _decode(path: Path, channels: str) -> Any:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("images need pillow", hint="pip install 'onnxopt[images]'") from error
+    try:
+        return Image.open(path).convert("L" if channels == "L" else "RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"cannot read the image: {error}", where=str(path)) from error
+
+
+def _size(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height); one number scales the shorter side to it."""
+    if not isinstance(resize, int):
+        return resize[1], resize[0]
+    factor = resize / min(size)
+    return max(resize, int(size[0] * factor)), max(resize, int(size[1] * factor))
+
+
+def _box(size: tuple[int, int], crop: int | tuple[int, int]) -> tuple[int, int, int, int]:
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return left, top, left + width, top + height

@@ -1,0 +1,127 @@
+"""Descriptions of where samples come from; each kind is an options class, named by its first key.
+
+``{files: "samples/*.npz", limit: 128}`` is of kind ``files``, ``{images: photos, resize: 256}`` of kind ``images``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from onnxopt.data.sample import Samples
+from onnxopt.errors import DataError, OnnxoptError, UsageError, did_you_mean
+from onnxopt.ir.model import Model
+from onnxopt.options import build, dump
+from onnxopt.registry import names, resolve
+from onnxopt.user_code import is_function_place
+
+
+class Source(ABC):
+    """Where samples come from.
+
+    Attributes:
+        name: The kind, and the option that tells the place.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def open(self, model: Model, base: Path) -> Samples:
+        """Return the samples for a model.
+
+        Args:
+            model: Tells names, dtypes and shapes of what must be fed.
+            base: The folder relative paths start from.
+
+        Raises:
+            DataError: There is nothing there, or it does not fit the model.
+        """
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        return dump(self)
+
+
+def make_source(spec: Mapping[str, Any], *, where: str, error: type[OnnxoptError] = UsageError) -> Source:
+    """Return the source a description stands for.
+
+    Raises:
+        error: No kind is named, or an option does not fit.
+    """
+    kinds = [key for key in spec if key in names("sources")]
+    if len(kinds) != 1:
+        hint = f"give exactly one of: {', '.join(names('sources'))}"
+        unknown = next(iter(spec), "")
+        raise error(
+            f"cannot tell what kind of data {dict(spec)} is",
+            where=where,
+            hint=f"{hint}; {did_you_mean(unknown, names('sources'))}" if unknown else hint,
+        )
+    cls: type[Source] = resolve("sources", kinds[0])
+    return build(cls, spec, where=where, error=error)
+
+
+def source_at(path: str) -> Source:
+    """Return the source a ``--data`` argument stands for.
+
+    Args:
+        path: A folder of ``.npz`` samples, one ``.npz`` or ``.npy`` of stacked samples, a YAML file with a
+            description, or ``module:function``.
+
+    Raises:
+        UsageError: There is nothing there, or it needs a description.
+    """
+    if is_function_place(path) and not Path(path).exists():
+        return make_source({"function": path}, where=path)
+    place = Path(path)
+    if not place.exists():
+        raise UsageError(f"there is no data at {path}", hint="give a folder, a file, or module:function")
+    if place.is_dir():
+        return make_source({_folder_kind(place): str(place)}, where=path)
+    if place.suffix in (".yaml", ".yml"):
+        return make_source(_read_description(place), where=path)
+    if place.suffix in (".npz", ".npy"):
+        return make_source({"stacked": str(place)}, where=path)
+    raise UsageError(f"cannot tell how to read {path}", hint=_DESCRIBE)
+
+
+_DESCRIBE = (
+    "describe it in a YAML file and give that: {images: FOLDER, resize: 256, ...}, {text: FILE, tokenizer: ...}"
+    " or {audio: FOLDER, rate: 16000}; `onnxopt data --help` shows all keys"
+)
+
+
+def _folder_kind(folder: Path) -> str:
+    if any(folder.glob("*.npz")):
+        return "files"
+    found = {file.suffix.lower() for file in folder.iterdir()}
+    what = "images" if found & {".png", ".jpg", ".jpeg"} else "audio" if ".wav" in found else "no samples"
+    raise UsageError(f"{folder} holds {what}, not .npz samples", hint=_DESCRIBE)
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    try:
+        spec = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is no YAML: {error}") from error
+    if not isinstance(spec, dict):
+        raise UsageError(f"{file} holds no description of data", hint=_DESCRIBE)
+    return {key: _beside(file, key, value) for key, value in spec.items()}
+
+
+def _beside(file: Path, key: str, value: Any) -> Any:
+    """Make paths of a description start at its own folder."""
+    if key in ("files", "stacked", "images", "text", "audio", "labels", "tokenizer") and isinstance(value, str):
+        return str(file.parent / value)
+    return value
+
+
+def need(condition: bool, what: str, where: str, hint: str | None = None) -> None:
+    """Raise DataError unless ``condition`` holds."""
+    if not condition:
+        raise DataError(what, where=where, hint=hint)

@@ -1,0 +1,1 @@
+"""What a model is: reading, writing, checking, shapes, weights and digests."""

@@ -1,0 +1,88 @@
+"""The one value that flows: a graph and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import onnx_ir
+import onnx_ir.passes.common as onnx_ir_passes
+
+from onnxopt.errors import ModelError
+from onnxopt.ir.digest import model_digest
+from onnxopt.ir.dtypes import type_name
+from onnxopt.ir.signature import Dim, Port, Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of a model's lineage.
+
+    Attributes:
+        name: The pass that ran, or ``read`` for the file the model came from.
+        options: The pass's options, or the file's path.
+        digest: The model's digest after the step.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model. Nothing but a pass makes a new one from it, and nothing writes into this one.
+
+    Attributes:
+        graph: The model, sorted and with unique names (see ``normalise``).
+        lineage: What was done to it, first to last.
+    """
+
+    graph: onnx_ir.Model
+    lineage: tuple[Step, ...] = field(default=())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return model_digest(self.graph)
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Names, dtypes and shapes of what goes in and comes out."""
+        return graph_signature(self.graph.graph)
+
+    def __repr__(self) -> str:
+        return f"Model({self.graph.graph.name!r}, {self.graph.graph.num_nodes()} nodes, {self.digest[:12]})"
+
+
+def graph_signature(graph: onnx_ir.Graph) -> Signature:
+    """Return a graph's interface; an input that has a default (an initializer of its name) is not part of it."""
+    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    return Signature(_ports(inputs), _ports(graph.outputs))
+
+
+def normalise(graph: onnx_ir.Model) -> None:
+    """Sort the nodes (stable) and give every node and value a unique name, in place.
+
+    Raises:
+        ModelError: If the nodes form a cycle.
+    """
+    try:
+        graph.graph.sort()
+        for function in graph.functions.values():
+            function.sort()
+    except ValueError as error:
+        raise ModelError("the graph has a cycle", hint="export the model again") from error
+    onnx_ir_passes.NameFixPass()(graph)
+
+
+def _ports(values: Iterable[onnx_ir.Value]) -> tuple[Port, ...]:
+    return tuple(Port(value.name or "", type_name(value), _dims(value.shape)) for value in values)
+
+
+def _dims(shape: onnx_ir.Shape | None) -> tuple[Dim, ...] | None:
+    if shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)

@@ -1,0 +1,49 @@
+"""Shape inference that gives what it can: a model whose shapes cannot all be known stays usable."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir
+import onnx_ir.passes.common as onnx_ir_passes
+
+from onnxopt.ir.traverse import all_graphs
+
+
+def infer_shapes(model: onnx_ir.Model) -> str | None:
+    """Fill in the shapes and dtypes of intermediate values, in place.
+
+    What graph inputs and outputs declare is never changed. An operator onnx has no rule for leaves its outputs
+    unknown and inference goes on behind it.
+
+    Returns:
+        None, or the reason why nothing could be inferred; the model is then as it was.
+    """
+    declared = [(value, value.shape, value.type) for value in (*model.graph.inputs, *model.graph.outputs)]
+    try:
+        _infer(model)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError) as error:
+        return str(error).strip().splitlines()[0]
+    finally:
+        for value, shape, kind in declared:
+            value.shape, value.type = shape, kind
+    return None
+
+
+def forget_shapes(model: onnx_ir.Model) -> None:
+    """Drop the shapes of intermediate values: exporters are known to leave wrong ones."""
+    for graph in all_graphs(model):
+        for node in graph:
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.shape = None
+
+
+def known_shape(value: onnx_ir.Value | None) -> tuple[int, ...] | None:
+    """Return a value's shape when every dimension is a number, else None."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(dim for dim in value.shape if isinstance(dim, int))
+
+
+def _infer(model: onnx_ir.Model) -> None:
+    onnx_ir_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)

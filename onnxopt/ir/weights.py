@@ -1,0 +1,111 @@
+"""Weights wherever they are: initializers, Constant nodes, branches of If and Loop, behind Transpose or Cast.
+
+A tool that looks for weights only among the initializers misses all of PaddlePaddle's exports (Constant nodes),
+every LLM export that keeps Transpose in the graph, and every quantized model (DequantizeLinear).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from onnxopt.ir.traverse import all_graphs
+
+VIEWS = frozenset({"Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators through which a stored tensor still counts as the weight of the node behind them."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored tensor as one node reads it.
+
+    Attributes:
+        tensor: The stored tensor.
+        source: The value that holds it: an initializer, or the output of a Constant node.
+        consumer: The node that computes with it.
+        slot: Which input of the consumer it feeds.
+        views: The nodes between source and consumer, first to last.
+    """
+
+    tensor: onnx_ir.TensorProtocol
+    source: onnx_ir.Value
+    consumer: onnx_ir.Node
+    slot: int
+    views: tuple[onnx_ir.Node, ...] = ()
+
+    @property
+    def stored_as(self) -> str:
+        """``initializer`` or ``constant``, and the views, such as ``initializer > Transpose``."""
+        kind = "initializer" if self.source.producer() is None else "constant"
+        return " > ".join([kind, *(node.op_type for node in self.views)])
+
+
+def weights(model: onnx_ir.Model) -> Iterator[Weight]:
+    """Yield every stored tensor with the node that computes with it, in all graphs of the model."""
+    for graph in all_graphs(model):
+        for node in graph:
+            if node.op_type in VIEWS and _is_view_of_stored(node):
+                continue
+            for slot, value in enumerate(node.inputs):
+                found = _trace(value)
+                if found is not None:
+                    source, views = found
+                    yield Weight(_tensor(source), source, node, slot, views)
+
+
+def constant_tensor(value: onnx_ir.Value | None) -> onnx_ir.TensorProtocol | None:
+    """Return the tensor a value always holds when it is an initializer without a graph input, or a Constant."""
+    if value is None or value.is_graph_input():
+        return None
+    if value.const_value is not None:
+        return value.const_value
+    node = value.producer()
+    if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return _constant_attribute(node)
+
+
+def constant_array(value: onnx_ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """Return what ``constant_tensor`` finds as an array, or None."""
+    tensor = constant_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def _constant_attribute(node: onnx_ir.Node) -> onnx_ir.TensorProtocol | None:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            return None
+        match attribute.type:
+            case onnx_ir.AttributeType.TENSOR:
+                return attribute.as_tensor()
+            case onnx_ir.AttributeType.INT | onnx_ir.AttributeType.INTS:
+                return onnx_ir.tensor(np.asarray(attribute.value, np.int64))
+            case onnx_ir.AttributeType.FLOAT | onnx_ir.AttributeType.FLOATS:
+                return onnx_ir.tensor(np.asarray(attribute.value, np.float32))
+    return None
+
+
+def _trace(value: onnx_ir.Value | None) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ...]] | None:
+    """Walk up through views to the stored tensor a value comes from."""
+    views: list[onnx_ir.Node] = []
+    while value is not None and constant_tensor(value) is None:
+        node = value.producer()
+        if node is None or node.op_type not in VIEWS or not node.inputs:
+            return None
+        views.append(node)
+        value = node.inputs[0]
+    return None if value is None else (value, tuple(reversed(views)))
+
+
+def _is_view_of_stored(node: onnx_ir.Node) -> bool:
+    return bool(node.inputs) and _trace(node.inputs[0]) is not None
+
+
+def _tensor(source: onnx_ir.Value) -> onnx_ir.TensorProtocol:
+    tensor = constant_tensor(source)
+    assert tensor is not None
+    return tensor

@@ -1,0 +1,1 @@
+"""How fast, how big, on which machine: measures that read an engine and change nothing."""

@@ -1,0 +1,110 @@
+"""Code a user named as ``module:function``: the only code outside this package and its plug-ins that ever runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from onnxopt.errors import OnnxoptError, UsageError, did_you_mean
+
+_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class UserCodeError(OnnxoptError):
+    """A function the user named raised, or returned what it should not."""
+
+
+def is_function_place(text: str) -> bool:
+    """Whether a text has the form ``module:function``."""
+    return _PLACE.fullmatch(text) is not None
+
+
+def load_function(place: str, *, where: str | None = None) -> Callable[..., Any]:
+    """Import ``module:function``; modules of the current folder can be named too.
+
+    Raises:
+        UsageError: No such module or function, or the text has another form.
+        UserCodeError: The module raised while it was imported.
+    """
+    if not is_function_place(place):
+        raise UsageError(f"{place!r} names no function", where=where, hint="write it as module:function")
+    module_name, _, name = place.partition(":")
+    module = _import(module_name, where)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key in vars(module) if callable(getattr(module, key)) and not key.startswith("_")]
+        raise UsageError(f"{module_name!r} has no function {name!r}", where=where, hint=did_you_mean(name, known))
+    return function  # type: ignore[no-any-return]
+
+
+def call_user(function: Callable[..., Any], place: str, *arguments: Any, **options: Any) -> Any:
+    """Call a user's function; what it raises becomes a UserCodeError that says where."""
+    try:
+        return function(*arguments, **options)
+    except OnnxoptError:
+        raise
+    except Exception as error:
+        raise raised(place, error) from error
+
+
+def raised(place: str, error: Exception) -> UserCodeError:
+    """Return the error for a user's function that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else place
+    return UserCodeError(
+        f"{place} raised {type(error).__name__}: {error}", where=line, hint="--debug shows the traceback"
+    )
+
+
+def code_fingerprint(place: str) -> str:
+    """Return the SHA-256 of the code behind ``module:function``.
+
+    It covers the function's own file and every module loaded from the same folder tree (for a package: from the
+    package), so that editing a helper counts too.
+    """
+    load_function(place)
+    module = sys.modules[place.partition(":")[0]]
+    sha = hashlib.sha256(place.encode())
+    for file in sorted(_sources(module)):
+        sha.update(file.read_bytes())
+    return sha.hexdigest()
+
+
+def _import(name: str, where: str | None) -> ModuleType:
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        hint = "is it installed, or in the current folder?"
+        raise UsageError(f"there is no module {error.name!r}", where=where, hint=hint) from error
+    except Exception as error:
+        raise raised(name, error) from error
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def _sources(module: ModuleType) -> set[Path]:
+    if module.__file__ is None:
+        return set()
+    own = Path(module.__file__).resolve()
+    package = module.__name__.partition(".")[0]
+    top = getattr(sys.modules[package], "__file__", None)
+    root = Path(top).resolve().parent if top else own.parent
+    files = [getattr(loaded, "__file__", None) for loaded in list(sys.modules.values())]
+    loaded = {Path(file).resolve() for file in files if file}
+    near = {
+        file for file in loaded if file.is_relative_to(root) and "site-packages" not in file.relative_to(root).parts
+    }
+    return {file for file in near | {own} if file.suffix == ".py"}
