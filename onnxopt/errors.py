@@ -74,6 +74,10 @@ class VerificationError(OnnxoptError):
     """A model no longer computes what it should, or that cannot be decided."""
 
 
+class UnverifiableError(VerificationError):
+    """No input at hand would show a wrong answer, so nothing can be said."""
+
+
 class EngineError(OnnxoptError):
     """A runtime could not compile or run a model."""
 

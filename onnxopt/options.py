@@ -28,10 +28,10 @@ def option(text: str, *, default: Any = ..., **limits: Any) -> Any:
     return pydantic.Field(default, description=text, **limits)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option,))
 def options(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose fields are validated options."""
-    return cast(type[T], pydantic_dataclass(frozen=True, config=_STRICT)(cls))
+    return cast(type[T], pydantic_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -94,22 +94,10 @@ class Pass(Transform):
             ) from error
 
     def _changed(self, before: Model, graph: onnx_ir.Model) -> Model:
-        if self.keeps_signature:
-            _restore_interface(before, graph)
-        normalise(graph)
-        after = Model(graph)
+        after = checked(before, graph, f"pass {self.name!r}", keeps_signature=self.keeps_signature)
         if after.digest == before.digest:
             return before
-        self._check(before, after)
         return Model(graph, (*before.lineage, Step(self.name, self.options, after.digest)))
-
-    def _check(self, before: Model, after: Model) -> None:
-        difference = before.signature.difference(after.signature) if self.keeps_signature else None
-        if difference:
-            raise PassError(f"pass {self.name!r} changed the model's interface: {difference}")
-        complaint = checker_complaint(after.graph)
-        if complaint and checker_complaint(before.graph) is None:
-            raise PassError(f"pass {self.name!r} made an invalid model: {complaint}")
 
 
 @final
@@ -157,8 +145,33 @@ def make_pass(
     return build(cls, values or {}, where=where or f"pass {name!r}", error=error)
 
 
+def checked(before: Model, graph: onnx_ir.Model, what: str, *, keeps_signature: bool = True) -> Model:
+    """Return a changed graph as a model that is sorted, uniquely named and valid.
+
+    Args:
+        before: The model it was made from.
+        graph: The changed graph, owned by the caller.
+        what: The change, for errors.
+        keeps_signature: Whether inputs and outputs must be as before; types that were only refined are put back.
+
+    Raises:
+        PassError: The interface changed, or onnx's checker objects to the model and did not to the one before.
+    """
+    if keeps_signature:
+        _restore_interface(before, graph)
+    normalise(graph)
+    after = Model(graph)
+    difference = before.signature.difference(after.signature) if keeps_signature else None
+    if difference:
+        raise PassError(f"{what} changed the model's interface: {difference}")
+    complaint = None if after.digest == before.digest else checker_complaint(graph)
+    if complaint and checker_complaint(before.graph) is None:
+        raise PassError(f"{what} made an invalid model: {complaint}")
+    return after
+
+
 def _restore_interface(before: Model, graph: onnx_ir.Model) -> None:
-    """Give inputs and outputs back the types they declared, where the pass only refined them."""
+    """Give inputs and outputs back the types they declared, where the change only refined them."""
     declared = {value.name: value for value in (*before.graph.graph.inputs, *before.graph.graph.outputs)}
     for new in (*graph.graph.inputs, *graph.graph.outputs):
         old = declared.get(new.name)
@@ -173,4 +186,4 @@ def _agree(old: onnx_ir.Shape | None, new: onnx_ir.Shape | None) -> bool:
     return len(old) == len(new) and all(a == b for a, b in fixed)
 
 
-__all__ = ["Pass", "Repeat", "Sequence", "Transform", "make_pass", "option", "options"]
+__all__ = ["Pass", "Repeat", "Sequence", "Transform", "checked", "make_pass", "option", "options"]

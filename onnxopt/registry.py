@@ -17,7 +17,21 @@ from onnxopt.errors import UsageError, did_you_mean
 Kind = Literal["passes", "backends", "sources", "metrics"]
 
 BUILTIN: Mapping[Kind, Mapping[str, str]] = {
-    "passes": {},
+    "passes": {
+        "simplify": "onnxopt.rewrite.simplify:Simplify",
+        "fold-constants": "onnxopt.rewrite.fold:FoldConstants",
+        "freeze-weights": "onnxopt.rewrite.cleanup:FreezeWeights",
+        "lift-constants": "onnxopt.rewrite.cleanup:LiftConstants",
+        "merge-duplicates": "onnxopt.rewrite.cleanup:MergeDuplicates",
+        "remove-identities": "onnxopt.rewrite.cleanup:RemoveIdentities",
+        "remove-unused": "onnxopt.rewrite.cleanup:RemoveUnused",
+        "fix-shapes": "onnxopt.rewrite.fix_shapes:FixShapes",
+        "convert-opset": "onnxopt.rewrite.convert_opset:ConvertOpset",
+        "quantize-dynamic": "onnxopt.quantize.dynamic:QuantizeDynamic",
+        "quantize-static": "onnxopt.quantize.static:QuantizeStatic",
+        "cast-bfloat16": "onnxopt.quantize.cast:CastBfloat16",
+        "cast-float16": "onnxopt.quantize.cast:CastFloat16",
+    },
     "backends": {
         "ort": "onnxopt.compile.ort:OnnxRuntime",
         "openvino": "onnxopt.compile.openvino:OpenVino",
@@ -33,7 +47,20 @@ BUILTIN: Mapping[Kind, Mapping[str, str]] = {
         "function": "onnxopt.data.function:Function",
         "synthetic": "onnxopt.data.synthetic:Synthetic",
     },
-    "metrics": {},
+    "metrics": {
+        "top1": "onnxopt.evaluate.metrics:Top1",
+        "top5": "onnxopt.evaluate.metrics:Top5",
+        "f1": "onnxopt.evaluate.metrics:F1",
+        "auc": "onnxopt.evaluate.metrics:Auc",
+        "pearson": "onnxopt.evaluate.metrics:Pearson",
+        "spearman": "onnxopt.evaluate.metrics:Spearman",
+        "mse": "onnxopt.evaluate.metrics:MeanSquaredError",
+        "cer": "onnxopt.evaluate.metrics:CharacterErrorRate",
+        "wer": "onnxopt.evaluate.metrics:WordErrorRate",
+        "sqnr": "onnxopt.evaluate.metrics:Sqnr",
+        "cosine": "onnxopt.evaluate.metrics:Cosine",
+        "agreement": "onnxopt.evaluate.metrics:Agreement",
+    },
 }
 
 

@@ -147,6 +147,34 @@ class IsolatedEngine(Engine):
         self._child.close()
 
 
+class PersistentChild:
+    """Calls functions in one child after the other: a new one is started when the last has died."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits
+        self._child: Child | None = None
+
+    def function(self, place: str, *arguments: Any) -> Any:
+        """Return what ``module:function`` returns in the child.
+
+        Raises:
+            EngineCrashError: The process died.
+            EngineTimeoutError: It did not answer in time.
+        """
+        self._child = self._child or Child(self._limits)
+        try:
+            return self._child.function(place, *arguments)
+        except (EngineCrashError, EngineTimeoutError):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
 def compile_model(backend: Backend, model: Path, target: Target) -> Engine:
     """Compile; called inside the child."""
     return backend.compile(model, target)

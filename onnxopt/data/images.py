@@ -102,7 +102,7 @@ def _preprocess(path: Path, spec: Images) -> Array:
         image = image.resize(_size(image.size, spec.resize), resample=2)
     if spec.crop is not None:
         image = image.crop(_box(image.size, spec.crop))
-    pixels = np.asarray(image, dtype=np.float32)
+    pixels: Array = np.asarray(image, dtype=np.float32)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = pixels[..., ::-1] if spec.channels == "BGR" else pixels
     pixels = (pixels * np.float32(spec.scale) - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)

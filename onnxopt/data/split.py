@@ -41,7 +41,7 @@ def open_split(path: str, model: Model, *, seed: int = 0) -> Split:
     """
     folder = Path(path)
     if (folder / CALIBRATION).is_dir() and (folder / EVALUATION).is_dir():
-        parts = [Files(str(folder / part)).open(model, Path()) for part in (CALIBRATION, EVALUATION)]
+        parts = [Files(files=str(folder / part)).open(model, Path()) for part in (CALIBRATION, EVALUATION)]
         found = Split(*parts)
     else:
         found = split(source_at(path).open(model, Path()), seed=seed)

@@ -14,6 +14,7 @@ from onnxopt.errors import ModelError
 from onnxopt.ir.digest import model_digest
 from onnxopt.ir.dtypes import type_name
 from onnxopt.ir.signature import Dim, Port, Signature
+from onnxopt.ir.traverse import all_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,13 @@ class Model:
         """Names, dtypes and shapes of what goes in and comes out."""
         return graph_signature(self.graph.graph)
 
+    @cached_property
+    def nodes(self) -> int:
+        """Number of nodes, those in branches and functions too."""
+        return sum(1 for _ in all_nodes(self.graph))
+
     def __repr__(self) -> str:
-        return f"Model({self.graph.graph.name!r}, {self.graph.graph.num_nodes()} nodes, {self.digest[:12]})"
+        return f"Model({self.graph.graph.name!r}, {self.nodes} nodes, {self.digest[:12]})"
 
 
 def graph_signature(graph: onnx_ir.Graph) -> Signature:
@@ -85,4 +91,11 @@ def _ports(values: Iterable[onnx_ir.Value]) -> tuple[Port, ...]:
 def _dims(shape: onnx_ir.Shape | None) -> tuple[Dim, ...] | None:
     if shape is None:
         return None
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+    return tuple(_dim(dim) for dim in shape)
+
+
+def _dim(dim: int | onnx_ir.SymbolicDim) -> Dim:
+    """Return a dimension; exporters write an unknown one as -1 or "?" too."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return None if dim.value in (None, "", "?") else dim.value

@@ -9,16 +9,21 @@ import onnx_ir.passes.common as onnx_ir_passes
 from onnxopt.ir.traverse import all_graphs
 
 
-def infer_shapes(model: onnx_ir.Model) -> str | None:
+def infer_shapes(model: onnx_ir.Model, *, outputs: bool = False) -> str | None:
     """Fill in the shapes and dtypes of intermediate values, in place.
 
-    What graph inputs and outputs declare is never changed. An operator onnx has no rule for leaves its outputs
-    unknown and inference goes on behind it.
+    What graph inputs declare is never changed. An operator onnx has no rule for leaves its outputs unknown and
+    inference goes on behind it.
+
+    Args:
+        model: The model.
+        outputs: Whether what the graph's outputs declare may be replaced by what is inferred.
 
     Returns:
         None, or the reason why nothing could be inferred; the model is then as it was.
     """
-    declared = [(value, value.shape, value.type) for value in (*model.graph.inputs, *model.graph.outputs)]
+    kept = [*model.graph.inputs, *([] if outputs else model.graph.outputs)]
+    declared = [(value, value.shape, value.type) for value in kept]
     try:
         _infer(model)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError) as error:

@@ -1,0 +1,86 @@
+"""Applying steps to a graph and keeping only those that leave it computing the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+
+from onnxopt.context import Context, Warned
+from onnxopt.errors import OnnxoptError, UnverifiableError, VerificationError
+from onnxopt.evaluate.probes import probes
+from onnxopt.evaluate.verify import Verifier
+from onnxopt.ir.check import check_structure
+from onnxopt.ir.model import Model
+from onnxopt.passes import checked
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStep:
+    """A named change to a graph: it edits what it is given, or returns another."""
+
+    name: str
+    apply: Callable[[onnx_ir.Model], onnx_ir.Model | None]
+
+
+class CheckedRewriter:
+    """Applies steps, verifies them together, and on a mismatch finds the one to blame and leaves it out."""
+
+    def __init__(self, graph: onnx_ir.Model, ctx: Context) -> None:
+        """Make a rewriter for one model; needs ``data`` and ``scratch`` of the context."""
+        self._ctx = ctx
+        samples = ctx.data if ctx.has_data else None
+        self._verifier = Verifier(probes(Model(graph), samples), ctx.scratch)
+        self._banned: set[str] = set()
+
+    def close(self) -> None:
+        """End the process models are verified in."""
+        self._verifier.close()
+
+    def apply(self, model: Model, steps: Sequence[GraphStep]) -> Model:
+        """Return the model after all steps that keep what it computes; the others are told and skipped."""
+        wanted = [step for step in steps if step.name not in self._banned]
+        try:
+            after = model
+            for step in wanted:
+                after = _changed(after, step)
+            return self._verified(model, after, "simplifying")
+        except UnverifiableError:
+            raise
+        except OnnxoptError:
+            return self._one_by_one(model, wanted)
+
+    def _one_by_one(self, model: Model, steps: Sequence[GraphStep]) -> Model:
+        for step in steps:
+            try:
+                model = self._verified(model, _changed(model, step), step.name)
+            except UnverifiableError:
+                raise
+            except OnnxoptError as error:
+                self._banned.add(step.name)
+                place = f" ({error.where})" if error.where else ""
+                self._ctx.emit(Warned(f"left out {step.name!r}: {error.what}{place}"))
+        return model
+
+    def _verified(self, before: Model, after: Model, what: str) -> Model:
+        if after.digest != before.digest:
+            self._verifier.verify(before, after, what)
+        return after
+
+
+def _changed(model: Model, step: GraphStep) -> Model:
+    """Return the model after a step.
+
+    Raises:
+        OnnxoptError: The step failed, or left an invalid model or another interface.
+    """
+    clone = model.graph.clone()
+    try:
+        clone = step.apply(clone) or clone
+    except OnnxoptError:
+        raise
+    except Exception as error:
+        raise VerificationError(f"{step.name} failed: {type(error).__name__}: {error}") from error
+    check_structure(clone, step.name)
+    return checked(model, clone, step.name)

@@ -1,0 +1,63 @@
+"""Other projects' simplifiers, each in a process of its own because they are known to crash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir
+
+from onnxopt.compile.isolation import Limits, run_isolated
+from onnxopt.ir.model import Model
+from onnxopt.ir.read import read_model
+from onnxopt.ir.write import write_model
+
+Simplifier = Literal["onnxslim", "onnxsim"]
+
+
+def is_installed(name: Simplifier) -> bool:
+    """Whether the simplifier's package is there."""
+    return find_spec(name) is not None
+
+
+def run_simplifier(name: Simplifier, graph: onnx_ir.Model, folder: Path, limits: Limits | None = None) -> onnx_ir.Model:
+    """Return what a simplifier makes of a model; inputs it dropped because nothing reads them are put back.
+
+    Raises:
+        EngineError: It failed, crashed or did not end in time.
+    """
+    before, after = folder / f"before-{name}.onnx", folder / f"after-{name}.onnx"
+    write_model(Model(graph), before)
+    run_isolated(f"onnxopt.rewrite.simplifiers:simplify_with_{name}", str(before), str(after), limits=limits)
+    result = read_model(after).graph
+    _restore_inputs(graph, result)
+    return result
+
+
+def simplify_with_onnxslim(before: str, after: str) -> None:
+    """Run OnnxSlim; called in the child."""
+    import onnxslim
+
+    onnxslim.slim(before, after)
+
+
+def simplify_with_onnxsim(before: str, after: str) -> None:
+    """Run onnxsim; called in the child."""
+    import onnx
+    import onnxsim
+
+    model, _ = onnxsim.simplify(onnx.load(before))
+    onnx.save(model, after)
+
+
+def _restore_inputs(original: onnx_ir.Model, result: onnx_ir.Model) -> None:
+    """Put back inputs nothing reads: they are part of the interface. Order as in the original."""
+    kept: Mapping[str | None, onnx_ir.Value] = {value.name: value for value in result.graph.inputs}
+    inputs = [
+        kept.get(value.name) or onnx_ir.Value(name=value.name, type=value.type, shape=value.shape)
+        for value in original.graph.inputs
+        if not value.is_initializer()
+    ]
+    result.graph.inputs[:] = inputs
