@@ -56,16 +56,18 @@ class OpenVino(Backend):
         }
         try:
             core = openvino.Core()
-            compiled = core.compile_model(core.read_model(str(model)), "CPU", config)
-            return _Compiled(compiled)
+            read = core.read_model(str(model))
+            signature = Signature(_ports(read.inputs), _ports(read.outputs))
+            return _Compiled(core.compile_model(read, "CPU", config), signature)
         except Exception as error:
             raise runtime_error("openvino", "compile", error, model) from error
 
 
 class _Compiled(Engine):
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, signature: Signature) -> None:
+        """Keep the names the file gives: compiling adds aliases to outputs."""
         self._request = compiled.create_infer_request()
-        self._signature = Signature(_ports(compiled.inputs), _ports(compiled.outputs))
+        self._signature = signature
 
     @property
     def signature(self) -> Signature:

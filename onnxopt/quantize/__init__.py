@@ -1,0 +1,1 @@
+"""Changes to the numbers a model computes with."""

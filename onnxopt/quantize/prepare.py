@@ -1,0 +1,61 @@
+"""Making a graph one that onnxruntime's quantizers do not stumble over.
+
+Each repair answers a known failure of theirs: weights that are not initializers are skipped or crash them, and
+per-channel quantization needs the axis attribute of opset 13.
+"""
+
+from __future__ import annotations
+
+import onnx_ir
+
+from onnxopt.errors import PassError
+from onnxopt.ir.shapes import infer_shapes
+from onnxopt.ir.traverse import all_nodes
+from onnxopt.rewrite.cleanup import freeze_weights, lift_constants, remove_unused
+from onnxopt.rewrite.convert_opset import convert
+from onnxopt.rewrite.fold import fold
+
+PER_CHANNEL_OPSET = 13
+"""The first opset whose QuantizeLinear and DequantizeLinear have an axis."""
+
+QUANTIZED_OPS = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QAttention",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
+
+
+def refuse_quantized(graph: onnx_ir.Model) -> None:
+    """Raise PassError if the model is quantized already: doing it twice loses accuracy and gains nothing."""
+    found = sorted({node.op_type for node in all_nodes(graph) if node.op_type in QUANTIZED_OPS})
+    if found:
+        raise PassError(f"the model is quantized already: it has {', '.join(found)}", hint="start from the float model")
+
+
+def refuse_without(graph: onnx_ir.Model, ops: frozenset[str]) -> None:
+    """Raise PassError if the model has none of these operators."""
+    if not any(node.op_type in ops for node in all_nodes(graph)):
+        raise PassError(f"there is nothing to quantize: the model has no {', '.join(sorted(ops))}")
+
+
+def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
+    """Return a graph with every weight in an initializer, shapes inferred, and at least opset 13."""
+    freeze_weights(graph)
+    if graph.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
+        graph = convert(graph, PER_CHANNEL_OPSET)
+    lift_constants(graph)
+    fold(graph, growth=0)
+    lift_constants(graph)
+    remove_unused(graph)
+    infer_shapes(graph)
+    return graph
