@@ -193,6 +193,7 @@ def _register(
     graph: onnx_ir.Graph, name: str, tensor: onnx_ir.TensorProtocol, target: onnx_ir.DataType
 ) -> onnx_ir.Value:
     converted = onnx_ir.tensor(tensor.numpy().astype(target.numpy()), dtype=target, name=name)
+    shape = onnx_ir.Shape(tensor.shape.numpy())
     value = onnx_ir.Value(name=name, type=onnx_ir.TensorType(target), shape=shape, const_value=converted)
     graph.register_initializer(value)
     return value
