@@ -48,9 +48,10 @@ class Child:
         )
         theirs.close()
 
-    def make(self, place: str, *arguments: Any) -> None:
-        """Make the child's object by calling ``module:function``."""
-        self._ask("make", place, arguments)
+    def make(self, place: str, *arguments: Any) -> float:
+        """Make the child's object by calling ``module:function``; return the seconds it took."""
+        seconds: float = self._ask("make", place, arguments)
+        return seconds
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Return what a method of the child's object returns."""
@@ -111,12 +112,16 @@ class Child:
 
 
 class IsolatedEngine(Engine):
-    """An engine that lives in a child process; it looks like any other."""
+    """An engine that lives in a child process; it looks like any other.
+
+    Attributes:
+        load_seconds: Time to import the runtime and compile the model.
+    """
 
     def __init__(self, backend: Backend, model: Path, target: Target, limits: Limits | None = None) -> None:
         self._child = Child(limits)
         try:
-            self._child.make("onnxopt.compile.isolation:compile_model", backend, model, target)
+            self.load_seconds = self._child.make("onnxopt.compile.isolation:compile_model", backend, model, target)
             self._signature: Signature = self._child.attribute("signature")
         except BaseException:
             self._child.close()

@@ -52,6 +52,7 @@ def peak_memory() -> int:
 
 def _serve(connection: Connection) -> None:
     subject: Any = None
+    answer: Any
     while True:
         try:
             verb, place, arguments = connection.recv()
@@ -59,7 +60,9 @@ def _serve(connection: Connection) -> None:
             return
         try:
             if verb == "make":
-                subject, answer = resolve_function(place)(*arguments), None
+                started = time.perf_counter()
+                subject = resolve_function(place)(*arguments)
+                answer = time.perf_counter() - started
             elif verb == "function":
                 answer = resolve_function(place)(*arguments)
             elif verb == "attribute":

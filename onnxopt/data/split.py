@@ -12,6 +12,7 @@ import numpy as np
 from onnxopt.data.files import Files
 from onnxopt.data.sample import Sample, Samples, Subset
 from onnxopt.data.source import source_at
+from onnxopt.data.synthetic import Synthetic
 from onnxopt.errors import DataError
 from onnxopt.ir.model import Model
 from onnxopt.ir.signature import Signature
@@ -19,6 +20,7 @@ from onnxopt.ir.signature import Signature
 CALIBRATION = "calibration"
 EVALUATION = "evaluation"
 DEFAULT_SHARE = 0.3
+_SYNTHETIC = 8
 MAX_CALIBRATION = 128
 """Samples; more cost time and hardly move the ranges that are calibrated."""
 
@@ -42,11 +44,15 @@ def open_split(path: str, model: Model, *, seed: int = 0) -> Split:
     folder = Path(path)
     if (folder / CALIBRATION).is_dir() and (folder / EVALUATION).is_dir():
         parts = [Files(files=str(folder / part)).open(model, Path()) for part in (CALIBRATION, EVALUATION)]
-        found = Split(*parts)
-    else:
-        found = split(source_at(path).open(model, Path()), seed=seed)
-    check_split(found, model.signature)
-    return found
+        return checked_split(Split(*parts), model.signature)
+    return checked_split(split(source_at(path).open(model, Path()), seed=seed), model.signature)
+
+
+def synthetic_split(model: Model, *, seed: int = 0) -> Split:
+    """Return made-up samples for both parts, for a model nobody gave data for."""
+    calibration = Synthetic(synthetic=_SYNTHETIC, seed=seed).open(model, Path())
+    evaluation = Synthetic(synthetic=_SYNTHETIC, seed=seed + 1).open(model, Path())
+    return checked_split(Split(calibration, evaluation), model.signature)
 
 
 def split(samples: Samples, *, seed: int = 0, share: float = DEFAULT_SHARE) -> Split:
@@ -76,8 +82,12 @@ def split(samples: Samples, *, seed: int = 0, share: float = DEFAULT_SHARE) -> S
     return Split(Subset(samples, tuple(chosen)), Subset(samples, tuple(rest)))
 
 
-def check_split(parts: Split, signature: Signature) -> None:
-    """Raise DataError if a sample does not fit the model or stands in both parts."""
+def checked_split(parts: Split, signature: Signature) -> Split:
+    """Return the split.
+
+    Raises:
+        DataError: A sample does not fit the model or stands in both parts, or only some samples have labels.
+    """
     seen = {check_sample(sample, signature).digest(): sample.name for sample in parts.calibration}
     for sample in parts.evaluation:
         twin = seen.get(check_sample(sample, signature).digest())
@@ -87,6 +97,7 @@ def check_split(parts: Split, signature: Signature) -> None:
                 hint="a result judged by what it was tuned on proves nothing: remove one of the two",
             )
     check_labels(parts.evaluation)
+    return parts
 
 
 def check_samples(samples: Iterable[Sample], signature: Signature) -> None:

@@ -52,13 +52,14 @@ class Verifier:
         self._outputs: dict[tuple[str, str], list[Results | None]] = {}
         self._same_noise: dict[str, Model] = {}
 
-    def verify(self, before: Model, after: Model, what: str) -> Verification:
+    def verify(self, before: Model, after: Model, what: str, *, may_refuse: bool = False) -> Verification:
         """Return the check of a change.
 
         Args:
             before: The model before the change.
             after: The model after it.
             what: The change, for error messages.
+            may_refuse: Whether the change may give up sizes the model took before; they are then no probes.
 
         Raises:
             VerificationError: Outputs differ by more than rounding (the error names output, probe and the first
@@ -68,10 +69,13 @@ class Verifier:
         plain = self._run(before, "disabled")
         noisy = self._noisy(before)
         usable = [i for i, outputs in enumerate(plain) if outputs is not None and noisy[i] is not None]
+        changed = self._run(after, "disabled") if usable else []
+        refused = [i for i in usable if changed[i] is None]
+        if refused and not may_refuse:
+            raise self._refused(self._probes[refused[0]], what)
+        usable = [i for i in usable if i not in refused]
         if not usable:
             raise UnverifiableError(f"{what} cannot be verified: the model runs on none of the probes", hint=_GIVE_DATA)
-        changed = self._run(after, "disabled")
-        self._check_refused([i for i in usable if changed[i] is None], what)
         checks = _compare(plain, noisy, changed, usable)
         self._check_passed(before, after, checks, what)
         self._same_noise[after.digest] = self._same_noise.get(before.digest, before)
@@ -85,15 +89,13 @@ class Verifier:
         """Return the outputs with the runtime's optimisations; of the first of a chain of equal models."""
         return self._run(self._same_noise.get(model.digest, model), "all")
 
-    def _check_refused(self, refused: Sequence[int], what: str) -> None:
-        if refused:
-            probe = self._probes[refused[0]]
-            shapes = {name: list(array.shape) for name, array in probe.feeds.items()}
-            raise VerificationError(
-                f"{what} broke the model: it no longer runs on {probe.name}",
-                where=f"shapes {shapes}",
-                hint="a dimension that was free was made fixed, or an operator became invalid",
-            )
+    def _refused(self, probe: Sample, what: str) -> VerificationError:
+        shapes = {name: list(array.shape) for name, array in probe.feeds.items()}
+        return VerificationError(
+            f"{what} broke the model: it no longer runs on {probe.name}",
+            where=f"shapes {shapes}",
+            hint="a dimension that was free was made fixed, or an operator became invalid",
+        )
 
     def _check_passed(self, before: Model, after: Model, checks: Sequence[OutputCheck], what: str) -> None:
         for check in checks:

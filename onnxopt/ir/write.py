@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +47,12 @@ def tensors_size(graph: onnx_ir.Model) -> int:
     return sum({id(tensor): tensor.nbytes for _, tensor in all_tensors(graph)}.values())
 
 
+def files_size(graph: onnx_ir.Model, path: Path) -> int:
+    """Return the bytes of a model's file and of every file its external tensors lie in."""
+    external = {Path(t.path) for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor)}
+    return sum(file.stat().st_size for file in {path, *external})
+
+
 @contextmanager
 def replaced_files(folder: Path) -> Iterator[Path]:
     """Give a temporary folder whose files move into ``folder`` at the end, or vanish on any error.
@@ -60,8 +65,11 @@ def replaced_files(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".onnxopt-", dir=folder))
         yield scratch
-        for file in sorted(scratch.iterdir(), key=lambda file: file.suffix == ".onnx"):
-            os.replace(file, folder / file.name)  # noqa: PTH105  (Path.replace reads as a string method)
+        files = (file for file in scratch.rglob("*") if file.is_file())
+        for file in sorted(files, key=lambda file: file.suffix == ".onnx"):
+            final = folder / file.relative_to(scratch)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(final)
     except OSError as error:
         raise _output_error(error, folder) from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -47,24 +48,42 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return float(np.percentile(np.asarray(samples), percent))
 
 
-def speedup(ratios: Sequence[float], seed: int = 0) -> Speedup:
+def speedup(*launches: Sequence[float], seed: int = 0) -> Speedup:
     """Return the median ratio with its percentile-bootstrap interval (Efron 1979).
 
     Args:
-        ratios: One a round: time of A over time of B, measured side by side so that drift of the machine cancels.
+        launches: For each pair of processes, one ratio a round: time of A over time of B, measured side by side so
+            that drift of the machine cancels. How a process happens to lie in memory shifts all its rounds, so
+            launches are resampled first, and rounds within them (Kalibera and Jones 2013).
         seed: Of the resampling.
     """
-    low, high = bootstrap_median(ratios, seed)
-    return Speedup(float(np.median(ratios)), low, high, verdict(low, high), tuple(ratios))
+    rounds = tuple(ratio for launch in launches for ratio in launch)
+    if len(launches) == 1:
+        low, high = bootstrap_median(rounds, seed)
+    else:
+        low, high = _bootstrap_launches([np.asarray(launch, dtype=np.float64) for launch in launches], seed)
+    return Speedup(float(np.median(rounds)), low, high, verdict(low, high), rounds)
+
+
+def _bootstrap_launches(launches: Sequence[np.ndarray[Any, Any]], seed: int) -> tuple[float, float]:
+    random = np.random.default_rng(seed)
+    medians = []
+    for _ in range(RESAMPLES):
+        chosen = [launches[i] for i in random.integers(0, len(launches), len(launches))]
+        medians.append(np.median(np.concatenate([random.choice(launch, len(launch)) for launch in chosen])))
+    return _ends(np.asarray(medians))
 
 
 def bootstrap_median(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile-bootstrap interval of the median."""
     array = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(array), size=(RESAMPLES, len(array)))
-    medians = np.median(array[picks], axis=1)
+    return _ends(np.median(array[picks], axis=1))
+
+
+def _ends(figures: np.ndarray[Any, Any]) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(medians, [tail, 100 - tail])
+    low, high = np.percentile(figures, [tail, 100 - tail])
     return float(low), float(high)
 
 

@@ -1,0 +1,1 @@
+"""Recipe → plan → run record, with a cache, a lock, and the reason each step ran."""

@@ -1,0 +1,207 @@
+"""Making models: passes applied, verified and cached."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from onnxopt.compile.isolation import Limits
+from onnxopt.context import Context, PassDone, Use, Warned
+from onnxopt.context import Event as PassEvent
+from onnxopt.data.sample import Samples
+from onnxopt.evaluate.probes import probes
+from onnxopt.evaluate.verify import Verifier
+from onnxopt.ir.model import Model
+from onnxopt.ir.read import read_model
+from onnxopt.ir.write import files_size, write_model
+from onnxopt.passes import Pass
+from onnxopt.pipeline.cache import Entry, Parts
+from onnxopt.pipeline.record import StepRecord, plain
+from onnxopt.pipeline.steps import CachedSteps, fingerprint
+from onnxopt.profile.machine import library_versions
+from onnxopt.targets.target import Target
+
+_MODEL = "model.onnx"
+_REMEMBERED = 4
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on disk.
+
+    Attributes:
+        path: The ``.onnx`` file.
+        digest: Of the model's content.
+        nodes: Number of nodes.
+        size_bytes: Of the file and its external data.
+        steps: What was done to it since it was read.
+    """
+
+    path: Path
+    digest: str
+    nodes: int
+    size_bytes: int
+    steps: tuple[StepRecord, ...] = ()
+
+
+class Maker:
+    """Applies passes; the last few models stay in memory."""
+
+    def __init__(
+        self,
+        steps: CachedSteps,
+        target: Target,
+        calibration: Samples | None,
+        scratch: Path,
+        *,
+        seed: int = 0,
+        limits: Limits | None = None,
+        verify: bool = True,
+    ) -> None:
+        """Make a maker.
+
+        Args:
+            steps: Runs steps through the cache.
+            target: Where models will run.
+            calibration: Real samples passes may use and changes are verified on; None if there are none.
+            scratch: A folder for temporary files; the caller removes it.
+            seed: For every random choice.
+            limits: Of each child process.
+            verify: Whether passes that must not change the answer are held to it.
+        """
+        self._steps = steps
+        self._target = target
+        self._calibration = calibration
+        self._scratch = scratch
+        self._seed = seed
+        self._limits = limits
+        self._verify = verify
+        self._loaded: OrderedDict[str, Model] = OrderedDict()
+        self._verifier: Verifier | None = None
+
+    def close(self) -> None:
+        """End the process models are verified in."""
+        if self._verifier is not None:
+            self._verifier.close()
+
+    def add(self, path: Path, model: Model) -> ModelFile:
+        """Return the file of a model that was read already."""
+        self._remember(model)
+        return ModelFile(path, model.digest, model.nodes, files_size(model.graph, path))
+
+    def load(self, file: ModelFile) -> Model:
+        """Return the model of a file."""
+        if file.digest not in self._loaded:
+            self._remember(read_model(file.path))
+        self._loaded.move_to_end(file.digest)
+        return self._loaded[file.digest]
+
+    def apply(self, change: Pass, file: ModelFile, *, place: str = "") -> ModelFile:
+        """Return the model after a pass; one that must not change the answer is verified.
+
+        Args:
+            change: The pass.
+            file: The model before it.
+            place: Where in the recipe it stands.
+
+        Raises:
+            OnnxoptError: The pass refuses the model or fails, or the answer changed.
+        """
+        parts = self._pass_parts(change, file)
+        make = partial(self._run_pass, change, file)
+        entry, done = self._steps.run(str(change), parts, make, place=place)
+        value = entry.value
+        changed = value["digest"] != file.digest
+        error = self._verified(change, file, entry) if self._verify and change.exact and changed else None
+        step = StepRecord(
+            name=change.name,
+            options=change.options,
+            digest=value["digest"],
+            cached=done.cached,
+            reason=done.reason,
+            seconds=entry.seconds,
+            nodes=value["nodes"],
+            verification=error,
+            warnings=tuple(value["warnings"]),
+        )
+        made = _file(entry) if changed else file
+        return replace(made, steps=(*file.steps, step))
+
+    def _run_pass(self, change: Pass, file: ModelFile, folder: Path) -> dict[str, Any]:
+        warnings: list[str] = []
+
+        def hear(event: PassEvent) -> None:
+            if isinstance(event, Warned):
+                warnings.append(event.text)
+            if not isinstance(event, PassDone):
+                self._steps.listen(event)
+
+        with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
+            ctx = Context.of(
+                target=self._target, data=self._calibration, seed=self._seed, scratch=Path(scratch), emit=hear
+            )
+            model = change(self.load(file), ctx)
+            write_model(model, folder / _MODEL)
+        self._remember(model)
+        size = sum(written.stat().st_size for written in folder.iterdir())
+        return {"digest": model.digest, "nodes": model.nodes, "size": size, "warnings": warnings}
+
+    def _verified(self, change: Pass, before: ModelFile, entry: Entry) -> float:
+        """Return the largest error of an exact pass, on calibration samples and made-up feeds."""
+        after = _file(entry)
+
+        def make(_: Path) -> float:
+            what = f"pass {change.name!r}"
+            may_refuse = not change.keeps_signature
+            verifier = self._make_verifier(before)
+            return verifier.verify(self.load(before), self.load(after), what, may_refuse=may_refuse).error
+
+        parts = {
+            "step": "verify",
+            "input": before.digest,
+            "after": after.digest,
+            "calibration": fingerprint(self._calibration),
+            "libraries": library_versions(("onnxruntime",)),
+        }
+        verified, _ = self._steps.run(f"verify {change.name}", parts, make)
+        error: float = verified.value
+        return error
+
+    def _make_verifier(self, file: ModelFile) -> Verifier:
+        if self._verifier is None:
+            folder = self._scratch / "verify"
+            folder.mkdir()
+            self._verifier = Verifier(probes(self.load(file), self._calibration), folder, self._limits)
+        return self._verifier
+
+    def _pass_parts(self, change: Pass, file: ModelFile) -> Parts:
+        uses: Mapping[Use, Callable[[], Any]] = {
+            "target": lambda: plain(self._target),
+            "data": lambda: fingerprint(self._calibration),
+            "seed": lambda: self._seed,
+        }
+        return {
+            "step": "pass",
+            "pass": change.name,
+            "revision": change.revision,
+            "options": change.options,
+            "input": file.digest,
+            "libraries": library_versions(("onnxopt", *change.libraries)),
+            **{use: value() for use, value in uses.items() if use in change.uses},
+        }
+
+    def _remember(self, model: Model) -> None:
+        self._loaded[model.digest] = model
+        self._loaded.move_to_end(model.digest)
+        while len(self._loaded) > _REMEMBERED:
+            self._loaded.popitem(last=False)
+
+
+def _file(entry: Entry) -> ModelFile:
+    value = entry.value
+    return ModelFile(entry.folder / _MODEL, value["digest"], value["nodes"], value["size"])

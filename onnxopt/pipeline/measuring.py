@@ -1,0 +1,191 @@
+"""Measuring models: outputs, scores and latencies, each cached with all it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxopt.compile.engine import Backend, Feeds
+from onnxopt.compile.isolation import IsolatedEngine, Limits
+from onnxopt.data.sample import Samples
+from onnxopt.evaluate.metrics import Metric
+from onnxopt.evaluate.score import Scores, evaluate
+from onnxopt.evaluate.store import OutputStore
+from onnxopt.pipeline.making import ModelFile
+from onnxopt.pipeline.record import plain, restore
+from onnxopt.pipeline.steps import CachedSteps, fingerprint
+from onnxopt.profile.latency import Plan, Timing, compare_latency
+from onnxopt.profile.machine import library_versions, this_machine
+from onnxopt.profile.statistics import Speedup, speedup
+from onnxopt.targets.target import Target
+
+_TIMED_FEEDS = 4
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A model file and the backend it runs in; the name is for people."""
+
+    name: str
+    file: ModelFile
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two engines timed in turn: the baseline, the other, and how many times faster the other is."""
+
+    baseline: Timing
+    candidate: Timing
+    speedup: Speedup
+
+
+class Measurer:
+    """Scores and times models against one baseline, whose engine stays up."""
+
+    def __init__(
+        self,
+        steps: CachedSteps,
+        target: Target,
+        evaluation: Samples,
+        baseline: Runnable,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        """Make a measurer.
+
+        Args:
+            steps: Runs steps through the cache.
+            target: Gives the number of threads.
+            evaluation: What models are judged by; calibration has not seen it.
+            baseline: What everything is compared with.
+            limits: Of each child process.
+        """
+        self._steps = steps
+        self._target = target
+        self._evaluation = evaluation
+        self._baseline = baseline
+        self._limits = limits
+        self._engine: IsolatedEngine | None = None
+        self._machine = this_machine().fingerprint
+
+    def close(self) -> None:
+        """End the baseline's process."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def score(self, one: Runnable, metric: Metric | None) -> Scores:
+        """Return a model's score on the evaluation samples, its drop and drift against the baseline.
+
+        Raises:
+            DataError: The metric needs labels, or they do not fit.
+            EngineError: The model does not run.
+        """
+        reference = self._baseline_outputs()
+
+        def make(_: Path) -> Any:
+            with self._start(one) as engine:
+                return plain(evaluate(engine, self._evaluation, metric, reference=reference))
+
+        parts = {
+            "step": "score",
+            "metric": metric.fingerprint if metric else None,
+            "baseline": self._identity(self._baseline),
+            **self._parts(one),
+        }
+        entry, _ = self._steps.run(f"score {one.name}", parts, make)
+        return restore(Scores, entry.value)
+
+    def compare(self, one: Runnable, plan: Plan, launches: int = 1) -> Comparison:
+        """Return a model timed in turn with the baseline.
+
+        Args:
+            one: The model.
+            plan: How long to measure, a launch.
+            launches: Pairs of fresh processes; more than one shows what memory layout alone does.
+        """
+
+        def make(_: Path) -> Any:
+            return plain(_pooled([self._compare_once(one, plan, fresh=launch > 0) for launch in range(launches)]))
+
+        parts = {
+            "step": "compare",
+            "plan": plain(plan),
+            "launches": launches,
+            "baseline": self._identity(self._baseline),
+            **self._parts(one),
+        }
+        entry, _ = self._steps.run(
+            f"time {one.name}" + (f" in {launches} launches" if launches > 1 else ""), parts, make
+        )
+        return restore(Comparison, entry.value)
+
+    def _compare_once(self, one: Runnable, plan: Plan, *, fresh: bool) -> Comparison:
+        if fresh:
+            self.close()
+        slow = self._baseline_engine()
+        with self._start(one) as fast:
+            a, b, speed = compare_latency(slow, fast, self._timed_feeds(), plan)
+            return Comparison(_with_costs(a, slow), _with_costs(b, fast), speed)
+
+    def _baseline_outputs(self) -> OutputStore:
+        def make(folder: Path) -> int:
+            evaluate(self._baseline_engine(), self._evaluation, keep=OutputStore(folder))
+            return len(self._evaluation)
+
+        parts = {"step": "outputs", **self._parts(self._baseline)}
+        entry, _ = self._steps.run("outputs of the input", parts, make)
+        return OutputStore(entry.folder)
+
+    def _baseline_engine(self) -> IsolatedEngine:
+        self._engine = self._engine or self._start(self._baseline)
+        return self._engine
+
+    def _start(self, one: Runnable) -> IsolatedEngine:
+        return IsolatedEngine(one.backend, one.file.path, self._target, self._limits)
+
+    def _timed_feeds(self) -> Sequence[Feeds]:
+        """Return feeds of the sizes that occur: a few evaluation samples, spread evenly over all."""
+        step = max(1, len(self._evaluation) // _TIMED_FEEDS)
+        return [self._evaluation.read(index).feeds for index in range(0, len(self._evaluation), step)][:_TIMED_FEEDS]
+
+    def _parts(self, one: Runnable) -> dict[str, Any]:
+        """Return what running a model on the evaluation samples depends on."""
+        return {
+            "input": one.file.digest,
+            "runtime": one.backend.name,
+            "options": one.backend.options,
+            "libraries": library_versions(("onnxopt", *one.backend.libraries)),
+            "evaluation": fingerprint(self._evaluation),
+            "threads": self._target.threads,
+            "machine": self._machine,
+        }
+
+    def _identity(self, one: Runnable) -> list[Any]:
+        return [one.file.digest, one.backend.name, one.backend.options]
+
+
+def _with_costs(timing: Timing, engine: IsolatedEngine) -> Timing:
+    return replace(timing, load_seconds=engine.load_seconds, peak_memory_bytes=engine.peak_memory())
+
+
+def _pooled(found: Sequence[Comparison]) -> Comparison:
+    if len(found) == 1:
+        return found[0]
+    baseline, candidate = (
+        _joined(timings) for timings in zip(*((c.baseline, c.candidate) for c in found), strict=True)
+    )
+    return Comparison(baseline, candidate, speedup(*(c.speedup.rounds for c in found)))
+
+
+def _joined(timings: Sequence[Timing]) -> Timing:
+    return replace(
+        timings[0],
+        samples=tuple(second for timing in timings for second in timing.samples),
+        steady=all(timing.steady for timing in timings),
+        load_seconds=min((t.load_seconds for t in timings if t.load_seconds is not None), default=None),
+        peak_memory_bytes=max((t.peak_memory_bytes for t in timings if t.peak_memory_bytes is not None), default=None),
+    )

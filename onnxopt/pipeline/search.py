@@ -1,0 +1,212 @@
+"""The main job: try candidates, keep what is proved, return the fastest. Doing nothing is always a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnxopt.errors import OnnxoptError
+from onnxopt.evaluate.budget import Budget, judge
+from onnxopt.evaluate.metrics import Metric
+from onnxopt.ir.outputs import classifier_outputs
+from onnxopt.pipeline.candidates import (
+    BASELINE,
+    Candidate,
+    first_candidates,
+    refined_candidates,
+    session_candidates,
+)
+from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Listener
+from onnxopt.pipeline.making import Maker, ModelFile
+from onnxopt.pipeline.measuring import Measurer, Runnable
+from onnxopt.pipeline.record import CandidateRecord, Status
+from onnxopt.profile.latency import Plan
+from onnxopt.profile.statistics import Verdict
+from onnxopt.recipe.recipe import Limits, SearchSpec
+from onnxopt.targets.target import Target
+
+SCREENING = Plan(min_rounds=7, max_rounds=31, max_seconds=1.5, precision=0.02)
+"""Enough to tell a hopeless candidate."""
+
+CONFIRMING = Plan(min_rounds=15, max_rounds=61, max_seconds=4.0, precision=0.01)
+"""What a claim rests on; run in several launches."""
+
+LAUNCHES = 3
+FINALISTS = 4
+TUNED = 2
+"""Candidates whose session settings are varied."""
+
+HOPELESS = 0.85
+"""A candidate whose interval ends below this share of the best ratio so far is not looked at further."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, what it became, and the record of it."""
+
+    candidate: Candidate
+    record: CandidateRecord
+    runnable: Runnable | None = None
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster than the baseline; 0 if it was not timed."""
+        return self.record.speedup.ratio if self.record.speedup else 0.0
+
+
+class Search:
+    """Tries candidates one after the other and knows what each came to."""
+
+    def __init__(
+        self,
+        maker: Maker,
+        measurer: Measurer,
+        source: ModelFile,
+        *,
+        spec: SearchSpec,
+        metric: Metric | None,
+        budget: Budget,
+        limits: Limits,
+        target: Target,
+        listen: Listener,
+    ) -> None:
+        """Make a search over one model; see ``Recipe`` for what the arguments mean."""
+        self._maker = maker
+        self._measurer = measurer
+        self._source = source
+        self._spec = spec
+        self._metric = metric
+        self._budget = budget
+        self._limits = limits
+        self._target = target
+        self._listen = listen
+        self._classifiers = classifier_outputs(maker.load(source).graph.graph)
+        self.trials: list[Trial] = []
+
+    def run(self) -> Trial:
+        """Try everything worth trying and return the best, confirmed; the baseline if nothing beats it."""
+        first = list(first_candidates(self._spec, self._target))
+        self._try_all(first)
+        self._try_all([c for trial in self._too_lossy() for c in refined_candidates(trial.candidate)])
+        self._try_all([c for trial in self._leaders()[:TUNED] for c in session_candidates(trial.candidate)])
+        return self._confirmed()
+
+    def _try_all(self, candidates: Sequence[Candidate]) -> None:
+        total = len(self.trials) + len(candidates)
+        for candidate in candidates:
+            self._listen(CandidateStarted(candidate.name, len(self.trials) + 1, total))
+            self._keep(self._try(candidate))
+
+    def _try(self, candidate: Candidate) -> Trial:
+        """Return what became of a candidate; what it runs into costs the candidate, not the run."""
+        record = CandidateRecord(
+            candidate.name, Status.FAILED, "", candidate.backend.name, dict(candidate.backend.options)
+        )
+        missing = candidate.backend.unavailable()
+        if missing is not None:
+            return Trial(candidate, record.decided(Status.SKIPPED, missing))
+        try:
+            return self._measured(candidate, record)
+        except OnnxoptError as error:
+            if candidate.name == BASELINE:
+                raise
+            return Trial(candidate, record.decided(Status.FAILED, error.what))
+
+    def _measured(self, candidate: Candidate, record: CandidateRecord) -> Trial:
+        file = self._source
+        for change in candidate.passes:
+            file = self._maker.apply(change, file)
+        record = replace(record, steps=file.steps, digest=file.digest, nodes=file.nodes, size_bytes=file.size_bytes)
+        runnable = Runnable(candidate.name, file, candidate.backend)
+        twin = self._twin(runnable)
+        if twin is not None:
+            return Trial(
+                candidate, record.decided(Status.DUPLICATE, f"the same model and settings as {twin}"), runnable
+            )
+        return self._judged(Trial(candidate, record, runnable))
+
+    def _judged(self, trial: Trial) -> Trial:
+        assert trial.runnable is not None
+        found = self._measurer.compare(trial.runnable, SCREENING)
+        record = replace(trial.record, timing=found.candidate, speedup=found.speedup)
+        hopeless = self._hopeless(trial.candidate, record)
+        if hopeless:
+            return replace(trial, record=record.decided(Status.REJECTED, hopeless))
+        scores = self._measurer.score(trial.runnable, self._metric)
+        verdict = judge(scores, self._budget, self._classifiers)
+        status = Status.KEPT if verdict.kept else Status.REJECTED
+        if trial.candidate.name == BASELINE:
+            status = Status.BASELINE
+        return replace(trial, record=replace(record, scores=scores).decided(status, verdict.reason))
+
+    def _hopeless(self, candidate: Candidate, record: CandidateRecord) -> str | None:
+        """Return why a candidate is not worth scoring, judged by its latency alone."""
+        speed = record.speedup
+        if candidate.name == BASELINE or speed is None:
+            return None
+        if speed.verdict is Verdict.SLOWER:
+            return f"slower than the input: {speed}"
+        if self._spec.objective == "latency" and speed.high < HOPELESS * self._best_ratio():
+            return f"far from the fastest so far: {speed}"
+        return None
+
+    def _confirmed(self) -> Trial:
+        """Return the best candidate whose claim holds in several launches of fresh processes."""
+        confirmed = [trial for leader in self._leaders()[:FINALISTS] if (trial := self._confirm(leader))]
+        winner = min(confirmed, key=self._cost, default=None)
+        if winner is None:
+            return self.trials[0]
+        best = replace(winner, record=winner.record.decided(Status.BEST, winner.record.reason))
+        self._replace(best)
+        return best
+
+    def _confirm(self, trial: Trial) -> Trial | None:
+        assert trial.runnable is not None
+        self._listen(CandidateStarted(f"confirming {trial.candidate.name}", 1, 1))
+        found = self._measurer.compare(trial.runnable, CONFIRMING, launches=LAUNCHES)
+        record = replace(trial.record, timing=found.candidate, speedup=found.speedup)
+        needed = self._spec.objective == "latency"
+        holds = found.speedup.verdict is Verdict.FASTER if needed else found.speedup.verdict is not Verdict.SLOWER
+        if not holds:
+            record = record.decided(Status.REJECTED, f"not confirmed in {LAUNCHES} launches: {found.speedup}")
+        self._replace(replace(trial, record=record))
+        return replace(trial, record=record) if holds else None
+
+    def _leaders(self) -> list[Trial]:
+        """Return the candidates that were kept, the best first."""
+        return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._cost)
+
+    def _too_lossy(self) -> list[Trial]:
+        """Return candidates that were scored, lost too much, and are faster than all that did not."""
+        best = self._best_ratio(kept=True)
+        lossy = [t for t in self.trials if t.record.status is Status.REJECTED and t.record.scores]
+        return [trial for trial in lossy if trial.ratio > best]
+
+    def _cost(self, trial: Trial) -> float:
+        record = trial.record
+        if self._spec.objective == "size":
+            return float(record.size_bytes or 0)
+        if self._spec.objective == "memory":
+            return float(record.timing.peak_memory_bytes or 0) if record.timing else 0.0
+        return -record.speedup.low if record.speedup else 0.0
+
+    def _best_ratio(self, *, kept: bool = False) -> float:
+        counted = (Status.KEPT,) if kept else (Status.KEPT, Status.BASELINE)
+        return max((trial.ratio for trial in self.trials if trial.record.status in counted), default=1.0)
+
+    def _twin(self, runnable: Runnable) -> str | None:
+        """Return the name of an earlier trial of the same model in the same backend."""
+        for trial in self.trials:
+            other = trial.runnable
+            if other and (other.file.digest, other.backend) == (runnable.file.digest, runnable.backend):
+                return trial.candidate.name
+        return None
+
+    def _keep(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        record = trial.record
+        speed = str(record.speedup) if record.speedup else ""
+        self._listen(CandidateDone(record.name, record.status, record.reason, speed))
+
+    def _replace(self, trial: Trial) -> None:
+        self.trials = [trial if t.candidate.name == trial.candidate.name else t for t in self.trials]

@@ -1,0 +1,1 @@
+"""YAML → typed recipe, with errors that name file, line and path."""
