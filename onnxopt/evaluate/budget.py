@@ -34,8 +34,8 @@ class Judgement:
 def judge(scores: Scores, budget: Budget, classifiers: frozenset[str] = frozenset()) -> Judgement:
     """Hold scores against a budget.
 
-    The metric decides where there is one. Where the samples are too few for the metric to show a loss as small as
-    the budget (one sample of 20 is 5 %), the outputs must also stay close to the original's.
+    The metric decides where there is one. Where there are too few decisions for the metric to show a loss as small as
+    the budget (one of 20 is 5 %), the outputs must also stay close to the original's.
 
     Args:
         scores: With a drop, or with drift, or both.
@@ -52,13 +52,15 @@ def judge(scores: Scores, budget: Budget, classifiers: frozenset[str] = frozense
     if resolves(scores, budget):
         return Judgement(True, _metric_text(scores))
     close = _judge_drift(scores.drift, budget, classifiers)
-    note = f"{_metric_text(scores)}; {scores.samples} samples cannot show a loss of {budget.max_drop:.2%}, so also: "
+    note = (
+        f"{_metric_text(scores)}; {scores.decisions} decisions cannot show a loss of {budget.max_drop:.2%}, so also: "
+    )
     return Judgement(close.kept, note + close.reason)
 
 
 def resolves(scores: Scores, budget: Budget) -> bool:
-    """Whether the samples are enough for the loss of one of them to stay within the budget."""
-    return scores.samples * budget.max_drop >= 1 or scores.drift is None
+    """Whether there are enough decisions for the loss of one of them to stay within the budget."""
+    return scores.decisions * budget.max_drop >= 1 or scores.drift is None
 
 
 def _judge_drift(drift: Drift | None, budget: Budget, classifiers: frozenset[str]) -> Judgement:

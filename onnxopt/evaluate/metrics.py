@@ -52,6 +52,11 @@ class Metric(ABC):
         return True
 
     @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.name
+
+    @property
     def options(self) -> dict[str, Any]:
         """The fields, as JSON values."""
         return dump(self)
@@ -361,6 +366,11 @@ class UserMetric(Metric):
             return float(value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.function} returned {value!r}, not a number") from error
+
+    @property
+    def label(self) -> str:
+        """The function's name."""
+        return self.function.rpartition(":")[2]
 
     @property
     def higher_is_better(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Scores:
 
     Attributes:
         samples: Number of samples.
+        decisions: What the score is an average over: entries of all labels, samples where there are none.
         metric: Name of the metric; None if only drift was measured.
         score: Of this model.
         baseline: Of the original model on the same samples, where its outputs were given.
@@ -46,6 +47,7 @@ class Scores:
     """
 
     samples: int
+    decisions: int = 0
     metric: str | None = None
     score: Interval | None = None
     baseline: float | None = None
@@ -79,9 +81,11 @@ def evaluate(
     mine: list[Any] = []
     theirs: list[Any] = []
     meter = DriftMeter()
+    decisions = 0
     for index, sample in enumerate(samples):
         outputs = engine.run(sample.feeds)
         original = reference.read(index) if reference else None
+        decisions += 1 if sample.label is None else sample.label.size
         if keep is not None:
             keep.write(index, outputs)
         if original is not None:
@@ -91,7 +95,8 @@ def evaluate(
             theirs.extend([] if original is None else [_contribution(metric, original, original, sample)])
         if progress is not None:
             progress(index + 1)
-    return _scores(len(samples), metric, mine, theirs, meter.result() if reference else None)
+    scores = _scores(len(samples), metric, mine, theirs)
+    return replace(scores, decisions=decisions, drift=meter.result() if reference else None)
 
 
 def relative_drop(metric: Metric, score: float, baseline: float) -> float:
@@ -116,15 +121,13 @@ def _contribution(metric: Metric, outputs: Any, original: Any, sample: Sample) -
         raise
 
 
-def _scores(
-    count: int, metric: Metric | None, mine: Sequence[Any], theirs: Sequence[Any], drift: Drift | None
-) -> Scores:
+def _scores(count: int, metric: Metric | None, mine: Sequence[Any], theirs: Sequence[Any]) -> Scores:
     if metric is None:
-        return Scores(count, drift=drift)
+        return Scores(count)
     value = metric.combine(mine)
     score = _interval(value, count, lambda picks: metric.combine([mine[i] for i in picks]))
     if not theirs:
-        return Scores(count, metric.name, score, drift=drift)
+        return Scores(count, metric=metric.label, score=score)
     baseline = metric.combine(theirs)
 
     def resampled(picks: Sequence[int]) -> float:
@@ -133,7 +136,7 @@ def _scores(
         )
 
     drop = _interval(relative_drop(metric, value, baseline), count, resampled)
-    return Scores(count, metric.name, score, baseline, drop, drift)
+    return Scores(count, metric=metric.label, score=score, baseline=baseline, drop=drop)
 
 
 def _interval(value: float, count: int, figure: Callable[[Sequence[int]], float]) -> Interval:

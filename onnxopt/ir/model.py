@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +59,15 @@ class Model:
     def nodes(self) -> int:
         """Number of nodes, those in branches and functions too."""
         return sum(1 for _ in all_nodes(self.graph))
+
+    @cached_property
+    def operators(self) -> dict[str, int]:
+        """Number of nodes of each operator type, the most frequent first; other domains as ``domain::type``."""
+        counts = Counter(
+            node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+            for node in all_nodes(self.graph)
+        )
+        return dict(counts.most_common())
 
     def __repr__(self) -> str:
         return f"Model({self.graph.graph.name!r}, {self.nodes} nodes, {self.digest[:12]})"

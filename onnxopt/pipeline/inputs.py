@@ -61,11 +61,15 @@ def open_inputs(recipe: Recipe, scratch: Path) -> Inputs:
 
 
 def _model_path(recipe: Recipe, scratch: Path) -> Path:
-    if isinstance(recipe.model, ExportSpec):
-        from onnxopt.export.torch import export_spec
+    spec = recipe.model
+    if not isinstance(spec, ExportSpec):
+        return spec
+    from onnxopt.export.from_torch import export_model
 
-        return export_spec(recipe.model, scratch / "exported.onnx")
-    return recipe.model
+    out = scratch / "exported.onnx"
+    weights = recipe.base / spec.weights if spec.weights else None
+    export_model(spec.export, out, weights=weights, dynamic=spec.dynamic, opset=spec.opset)
+    return out
 
 
 def _open_data(spec: DataSpec, model: Model, base: Path, seed: int) -> Split:

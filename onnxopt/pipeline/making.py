@@ -21,7 +21,7 @@ from onnxopt.ir.read import read_model
 from onnxopt.ir.write import files_size, write_model
 from onnxopt.passes import Pass
 from onnxopt.pipeline.cache import Entry, Parts
-from onnxopt.pipeline.record import StepRecord, plain
+from onnxopt.pipeline.record import CandidateRecord, StepRecord, plain
 from onnxopt.pipeline.steps import CachedSteps, fingerprint
 from onnxopt.profile.machine import library_versions
 from onnxopt.targets.target import Target
@@ -39,6 +39,7 @@ class ModelFile:
         digest: Of the model's content.
         nodes: Number of nodes.
         size_bytes: Of the file and its external data.
+        operators: Number of nodes of each type.
         steps: What was done to it since it was read.
     """
 
@@ -46,6 +47,7 @@ class ModelFile:
     digest: str
     nodes: int
     size_bytes: int
+    operators: Mapping[str, int]
     steps: tuple[StepRecord, ...] = ()
 
 
@@ -92,7 +94,7 @@ class Maker:
     def add(self, path: Path, model: Model) -> ModelFile:
         """Return the file of a model that was read already."""
         self._remember(model)
-        return ModelFile(path, model.digest, model.nodes, files_size(model.graph, path))
+        return ModelFile(path, model.digest, model.nodes, files_size(model.graph, path), model.operators)
 
     def load(self, file: ModelFile) -> Model:
         """Return the model of a file."""
@@ -149,7 +151,8 @@ class Maker:
             write_model(model, folder / _MODEL)
         self._remember(model)
         size = sum(written.stat().st_size for written in folder.iterdir())
-        return {"digest": model.digest, "nodes": model.nodes, "size": size, "warnings": warnings}
+        told = {"digest": model.digest, "nodes": model.nodes, "size": size, "operators": model.operators}
+        return {**told, "warnings": warnings}
 
     def _verified(self, change: Pass, before: ModelFile, entry: Entry) -> float:
         """Return the largest error of an exact pass, on calibration samples and made-up feeds."""
@@ -202,6 +205,19 @@ class Maker:
             self._loaded.popitem(last=False)
 
 
+def described(record: CandidateRecord, file: ModelFile) -> CandidateRecord:
+    """Return the record with what there is to say about the model's file."""
+    return replace(
+        record,
+        steps=file.steps,
+        digest=file.digest,
+        nodes=file.nodes,
+        size_bytes=file.size_bytes,
+        operators=dict(file.operators),
+    )
+
+
 def _file(entry: Entry) -> ModelFile:
     value = entry.value
-    return ModelFile(entry.folder / _MODEL, value["digest"], value["nodes"], value["size"])
+    path = entry.folder / _MODEL
+    return ModelFile(path, value["digest"], value["nodes"], value["size"], value["operators"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from onnxopt.compile.isolation import Limits as ChildLimits
@@ -15,7 +15,7 @@ from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.cache import Cache
 from onnxopt.pipeline.candidates import BASELINE, baseline_backend
 from onnxopt.pipeline.events import Listener
-from onnxopt.pipeline.making import ModelFile
+from onnxopt.pipeline.making import ModelFile, described
 from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.record import CandidateRecord, RunRecord, Status
 from onnxopt.pipeline.search import CONFIRMING, LAUNCHES, SCREENING, Search
@@ -112,21 +112,9 @@ def _measured(session: Session, one: Runnable) -> CandidateRecord:
     scores = session.measurer.score(one, session.inputs.metric)
     verdict = judge(scores, session.recipe.budget, classifier_outputs(session.inputs.model.graph.graph))
     status = Status.BASELINE if baseline else Status.BEST if verdict.kept else Status.REJECTED
-    file = one.file
-    return CandidateRecord(
-        one.name,
-        status,
-        verdict.reason,
-        one.backend.name,
-        dict(one.backend.options),
-        file.steps,
-        file.digest,
-        file.nodes,
-        file.size_bytes,
-        found.candidate,
-        found.speedup,
-        scores,
-    )
+    record = CandidateRecord(one.name, status, verdict.reason, one.backend.name, dict(one.backend.options))
+    measured = replace(record, timing=found.candidate, speedup=found.speedup, scores=scores)
+    return described(measured, one.file)
 
 
 def _check_lock(recipe: Recipe, file: ModelFile) -> None:
@@ -183,7 +171,7 @@ def _record(
             "calibration": _samples(inputs.data.calibration),
             "evaluation": _samples(inputs.data.evaluation),
         },
-        metric=inputs.metric.name if inputs.metric else None,
+        metric=inputs.metric.label if inputs.metric else None,
         budget=asdict(recipe.budget),
         limits=asdict(recipe.limits),
         objective=objective,

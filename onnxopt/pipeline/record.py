@@ -75,6 +75,7 @@ class CandidateRecord:
     digest: str | None = None
     nodes: int | None = None
     size_bytes: int | None = None
+    operators: dict[str, int] = field(default_factory=dict)
     timing: Timing | None = None
     speedup: Speedup | None = None
     scores: Scores | None = None

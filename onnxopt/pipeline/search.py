@@ -17,7 +17,7 @@ from onnxopt.pipeline.candidates import (
     session_candidates,
 )
 from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Listener
-from onnxopt.pipeline.making import Maker, ModelFile
+from onnxopt.pipeline.making import Maker, ModelFile, described
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
 from onnxopt.profile.latency import Plan
@@ -116,7 +116,7 @@ class Search:
         file = self._source
         for change in candidate.passes:
             file = self._maker.apply(change, file)
-        record = replace(record, steps=file.steps, digest=file.digest, nodes=file.nodes, size_bytes=file.size_bytes)
+        record = described(record, file)
         runnable = Runnable(candidate.name, file, candidate.backend)
         twin = self._twin(runnable)
         if twin is not None:

@@ -37,8 +37,9 @@ AROUND = (
 """What stands between them; quantized too, tensors stay 8-bit from one to the next."""
 
 _METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-_STRIDE = 4
-"""Samples whose intermediate tensors are held at once; onnxruntime's calibrators otherwise hold them all."""
+_STRIDE = 1
+"""Samples whose intermediate tensors are held at once; onnxruntime's calibrators otherwise hold them all, and those
+that make histograms fail if shapes differ between them."""
 
 
 @options

@@ -10,6 +10,8 @@ from onnxscript import version_converter
 
 from onnxopt.context import Context
 from onnxopt.errors import PassError
+from onnxopt.ir.check import checker_complaint
+from onnxopt.ir.traverse import all_nodes
 from onnxopt.passes import Pass, option, options
 
 
@@ -48,13 +50,37 @@ def convert(graph: onnx_ir.Model, opset: int) -> onnx_ir.Model:
         except Exception as error:  # noqa: BLE001  (each converter raises what it likes; both reasons are told below)
             problems.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        if converted.opset_imports.get("") == opset:
+        problem = _problem(converted, opset)
+        if problem is None:
             return converted
-        problems.append(f"it stayed at opset {converted.opset_imports.get('')}")
+        problems.append(problem)
     raise PassError(
         f"the model cannot be converted from opset {have} to {opset}: {'; '.join(problems)}",
         hint="try an opset in between, or export the model again with that opset",
     )
+
+
+def _problem(converted: onnx_ir.Model, opset: int) -> str | None:
+    """Return what is wrong with a converter's result; converters are known to stop early and say nothing."""
+    have = converted.opset_imports.get("")
+    if have != opset:
+        return f"it stayed at opset {have}"
+    for node in all_nodes(converted):
+        if node.domain in ("", "ai.onnx"):
+            _drop_newer_attributes(node, opset)
+    return checker_complaint(converted)
+
+
+def _drop_newer_attributes(node: onnx_ir.Node, opset: int) -> None:
+    """Remove attributes the opset does not have yet, where they only say what is so without them."""
+    if not onnx.defs.has(node.op_type, max_inclusive_version=opset, domain=""):
+        return
+    known = onnx.defs.get_schema(node.op_type, opset).attributes
+    newest = onnx.defs.get_schema(node.op_type).attributes
+    for name in [name for name in node.attributes if name not in known and name in newest]:
+        default = newest[name].default_value
+        if onnx.helper.get_attribute_value(default) == node.attributes[name].value:
+            del node.attributes[name]
 
 
 def _with_onnxscript(graph: onnx_ir.Model, opset: int) -> onnx_ir.Model:

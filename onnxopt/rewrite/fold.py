@@ -41,14 +41,20 @@ class FoldConstants(Pass):
         fold(graph, self.growth)
 
 
-def fold(graph: onnx_ir.Model, growth: int) -> None:
-    """Fold constants in place; see ``FoldConstants``."""
+def fold(graph: onnx_ir.Model, growth: int, keep: frozenset[str] = frozenset()) -> None:
+    """Fold constants in place; see ``FoldConstants``.
+
+    Args:
+        graph: The model.
+        growth: Bytes one folded tensor may add.
+        keep: Initializers that must stay as they are, such as parameters that will be trained.
+    """
     fold_constants(
         graph,
         onnx_shape_inference=True,
         input_size_limit=_SMALL,
         output_size_limit=max(_SMALL, growth // 4),
-        should_fold=lambda node: _should_fold(node, growth),
+        should_fold=lambda node: _should_fold(node, growth, keep),
     )
     for node in all_nodes(graph):
         if node.op_type == "Constant" and graph.opset_imports.get("", 0) < _SHORT_CONSTANTS:
@@ -63,9 +69,11 @@ def _spell_out(node: onnx_ir.Node) -> None:
         node.attributes["value"] = onnx_ir.AttrTensor("value", tensor)
 
 
-def _should_fold(node: onnx_ir.Node, growth: int) -> bool | None:
+def _should_fold(node: onnx_ir.Node, growth: int, keep: frozenset[str]) -> bool | None:
     """Return whether to fold a node whose inputs are constant; None leaves it to the folder's own rules."""
     if node.op_type in KEPT or node.domain not in ("", "ai.onnx"):
+        return False
+    if any(value is not None and value.name in keep for value in node.inputs):
         return False
     size = _result_size(node)
     if size is None:

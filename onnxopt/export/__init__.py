@@ -1,0 +1,1 @@
+"""torch → Model (extra ``[torch]``)."""
