@@ -1,1 +1,82 @@
-"""ONNX deployment toolchain: the fastest artefact that is proved to stay within an accuracy budget."""
+"""ONNX deployment toolchain: the fastest artefact that is proved to stay within an accuracy budget.
+
+The names below are the whole Python interface; they mirror the commands. Importing this package loads nothing
+else: each name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxopt.api import apply_pass, compare, evaluate, inspect, optimize, profile, run, write_data
+    from onnxopt.context import Context
+    from onnxopt.errors import OnnxoptError
+    from onnxopt.export.from_torch import export_model
+    from onnxopt.ir.model import Model
+    from onnxopt.ir.read import read_model
+    from onnxopt.ir.write import write_model
+    from onnxopt.passes import Pass, Repeat, Sequence, make_pass, option, options
+    from onnxopt.pipeline.artefact import open_engine
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Context": "onnxopt.context",
+    "Model": "onnxopt.ir.model",
+    "OnnxoptError": "onnxopt.errors",
+    "Pass": "onnxopt.passes",
+    "Repeat": "onnxopt.passes",
+    "Sequence": "onnxopt.passes",
+    "apply_pass": "onnxopt.api",
+    "compare": "onnxopt.api",
+    "evaluate": "onnxopt.api",
+    "export_model": "onnxopt.export.from_torch",
+    "inspect": "onnxopt.api",
+    "make_pass": "onnxopt.passes",
+    "open_engine": "onnxopt.pipeline.artefact",
+    "optimize": "onnxopt.api",
+    "option": "onnxopt.passes",
+    "options": "onnxopt.passes",
+    "profile": "onnxopt.api",
+    "read_model": "onnxopt.ir.read",
+    "run": "onnxopt.api",
+    "write_data": "onnxopt.api",
+    "write_model": "onnxopt.ir.write",
+}
+
+__all__ = [
+    "Context",
+    "Model",
+    "OnnxoptError",
+    "Pass",
+    "Repeat",
+    "Sequence",
+    "apply_pass",
+    "compare",
+    "evaluate",
+    "export_model",
+    "inspect",
+    "make_pass",
+    "open_engine",
+    "optimize",
+    "option",
+    "options",
+    "profile",
+    "read_model",
+    "run",
+    "write_data",
+    "write_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a public name."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'onnxopt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from onnxopt.compile.isolation import Limits as ChildLimits
 from onnxopt.data.sample import Samples
-from onnxopt.errors import BudgetError, UsageError
+from onnxopt.errors import UsageError
 from onnxopt.evaluate.budget import judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.cache import Cache
@@ -31,12 +31,10 @@ class Result:
     Attributes:
         record: Everything found.
         chosen: The model and backend to ship.
-        shortfall: The bound it misses, if any; the exit code is then 3.
     """
 
     record: RunRecord
     chosen: Runnable
-    shortfall: BudgetError | None = None
 
 
 def run_recipe(
@@ -84,7 +82,7 @@ def _optimize(
         assert best.runnable is not None
         records = [trial.record for trial in search.trials]
         record = _record(session, records, best.record, spec.objective, time.perf_counter() - started, command)
-        return Result(record, best.runnable, _shortfall(best.record, recipe))
+        return Result(replace(record, shortfall=_shortfall(best.record, recipe)), best.runnable)
 
 
 def _follow(recipe: Recipe, cache: Cache, listen: Listener, limits: ChildLimits | None, command: str) -> Result:
@@ -101,9 +99,8 @@ def _follow(recipe: Recipe, cache: Cache, listen: Listener, limits: ChildLimits 
         chosen = Runnable(f"{name} in {recipe.backend}", file, recipe.backend)
         result = _measured(session, chosen)
         record = _record(session, [baseline, result], result, "latency", time.perf_counter() - started, command)
-        kept = result.status is Status.BEST
-        lost = None if kept else BudgetError(f"the result loses too much: {result.reason}", where=recipe.source)
-        return Result(record, chosen, lost or _shortfall(result, recipe))
+        lost = None if result.status is Status.BEST else f"the result loses too much: {result.reason}"
+        return Result(replace(record, shortfall=lost or _shortfall(result, recipe)), chosen)
 
 
 def _measured(session: Session, one: Runnable) -> CandidateRecord:
@@ -129,20 +126,15 @@ def _check_lock(recipe: Recipe, file: ModelFile) -> None:
             )
 
 
-def _shortfall(best: CandidateRecord, recipe: Recipe) -> BudgetError | None:
+def _shortfall(best: CandidateRecord, recipe: Recipe) -> str | None:
+    """Return the bound a result misses, if any."""
     latency = best.timing.p50 if best.timing else None
     bound = recipe.limits.latency
     if bound is not None and latency is not None and latency > bound:
-        return BudgetError(
-            f"the fastest result takes {latency * 1e3:.3g} ms, more than the {bound * 1e3:.3g} ms asked for",
-            hint="allow more loss (--max-drop), more threads, or use a smaller model",
-        )
-    bound = recipe.limits.size
-    if bound is not None and best.size_bytes is not None and best.size_bytes > bound:
-        return BudgetError(
-            f"the result has {best.size_bytes:,} bytes, more than the {bound:,} asked for",
-            hint="try --objective size, or allow more loss (--max-drop)",
-        )
+        return f"the fastest result takes {latency * 1e3:.3g} ms, more than the {bound * 1e3:.3g} ms asked for"
+    most = recipe.limits.size
+    if most is not None and best.size_bytes is not None and best.size_bytes > most:
+        return f"the result has {best.size_bytes:,} bytes, more than the {most:,} asked for"
     return None
 
 

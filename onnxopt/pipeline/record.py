@@ -119,6 +119,7 @@ class RunRecord:
         seconds: Time of the whole run.
         seed: Of every random choice.
         created: UTC, ISO 8601.
+        shortfall: The bound the best result misses, if any.
         schema: Version of this layout.
     """
 
@@ -138,6 +139,7 @@ class RunRecord:
     seconds: float
     seed: int
     created: str
+    shortfall: str | None = None
     schema: int = field(default=SCHEMA)
 
     @property

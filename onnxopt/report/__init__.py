@@ -1,0 +1,1 @@
+"""RunRecord → something to look at: one file a format."""
