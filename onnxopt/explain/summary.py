@@ -65,7 +65,7 @@ class Summary:
 
 def summarise(model: Model, path: Path) -> Summary:
     """Return the summary of a model that was read from ``path``."""
-    found = list(weights(model.graph))
+    found = list(weights(model.graph, overridable=True))
     tensors = {id(weight.tensor): weight.tensor for weight in found}
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():

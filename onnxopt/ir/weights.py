@@ -44,22 +44,29 @@ class Weight:
         return " > ".join([kind, *(node.op_type for node in self.views)])
 
 
-def weights(model: onnx_ir.Model) -> Iterator[Weight]:
-    """Yield every stored tensor with the node that computes with it, in all graphs of the model."""
+def weights(model: onnx_ir.Model, *, overridable: bool = False) -> Iterator[Weight]:
+    """Yield every stored tensor with the node that computes with it, in all graphs of the model.
+
+    Args:
+        model: The model.
+        overridable: Whether weights that are graph inputs too, so that a caller may replace them, count.
+    """
     for graph in all_graphs(model):
         for node in graph:
-            if node.op_type in VIEWS and _is_view_of_stored(node):
+            if node.op_type in VIEWS and node.inputs and _trace(node.inputs[0], overridable):
                 continue
             for slot, value in enumerate(node.inputs):
-                found = _trace(value)
+                found = _trace(value, overridable)
                 if found is not None:
-                    source, views = found
-                    yield Weight(_tensor(source), source, node, slot, views)
+                    yield Weight(found.tensor, found.source, node, slot, found.views)
 
 
-def constant_tensor(value: onnx_ir.Value | None) -> onnx_ir.TensorProtocol | None:
-    """Return the tensor a value always holds when it is an initializer without a graph input, or a Constant."""
-    if value is None or value.is_graph_input():
+def constant_tensor(value: onnx_ir.Value | None, *, overridable: bool = False) -> onnx_ir.TensorProtocol | None:
+    """Return the tensor a value always holds: that of an initializer or a Constant node.
+
+    An initializer that is a graph input too may be overridden by a caller; it counts only if ``overridable``.
+    """
+    if value is None or (value.is_graph_input() and not overridable):
         return None
     if value.const_value is not None:
         return value.const_value
@@ -89,23 +96,23 @@ def _constant_attribute(node: onnx_ir.Node) -> onnx_ir.TensorProtocol | None:
     return None
 
 
-def _trace(value: onnx_ir.Value | None) -> tuple[onnx_ir.Value, tuple[onnx_ir.Node, ...]] | None:
+@dataclass(frozen=True)
+class _Stored:
+    tensor: onnx_ir.TensorProtocol
+    source: onnx_ir.Value
+    views: tuple[onnx_ir.Node, ...]
+
+
+def _trace(value: onnx_ir.Value | None, overridable: bool) -> _Stored | None:
     """Walk up through views to the stored tensor a value comes from."""
     views: list[onnx_ir.Node] = []
-    while value is not None and constant_tensor(value) is None:
+    while value is not None:
+        tensor = constant_tensor(value, overridable=overridable)
+        if tensor is not None:
+            return _Stored(tensor, value, tuple(reversed(views)))
         node = value.producer()
         if node is None or node.op_type not in VIEWS or not node.inputs:
             return None
         views.append(node)
         value = node.inputs[0]
-    return None if value is None else (value, tuple(reversed(views)))
-
-
-def _is_view_of_stored(node: onnx_ir.Node) -> bool:
-    return bool(node.inputs) and _trace(node.inputs[0]) is not None
-
-
-def _tensor(source: onnx_ir.Value) -> onnx_ir.TensorProtocol:
-    tensor = constant_tensor(source)
-    assert tensor is not None
-    return tensor
+    return None

@@ -159,10 +159,10 @@ class Maker:
         after = _file(entry)
 
         def make(_: Path) -> float:
+            fixed = not change.keeps_signature
+            verifier = self._fresh_verifier(after) if fixed else self._shared_verifier(before)
             what = f"pass {change.name!r}"
-            may_refuse = not change.keeps_signature
-            verifier = self._make_verifier(before)
-            return verifier.verify(self.load(before), self.load(after), what, may_refuse=may_refuse).error
+            return verifier.verify(self.load(before), self.load(after), what, may_refuse=fixed).error
 
         parts = {
             "step": "verify",
@@ -175,12 +175,16 @@ class Maker:
         error: float = verified.value
         return error
 
-    def _make_verifier(self, file: ModelFile) -> Verifier:
+    def _shared_verifier(self, file: ModelFile) -> Verifier:
+        """Return the verifier of all passes that keep the interface: it remembers outputs of earlier models."""
         if self._verifier is None:
-            folder = self._scratch / "verify"
-            folder.mkdir()
-            self._verifier = Verifier(probes(self.load(file), self._calibration), folder, self._limits)
+            self._verifier = self._fresh_verifier(file)
         return self._verifier
+
+    def _fresh_verifier(self, file: ModelFile) -> Verifier:
+        """Return a verifier whose made-up feeds fit ``file``, which may take fewer sizes than the model before."""
+        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=self._scratch))
+        return Verifier(probes(self.load(file), self._calibration), folder, self._limits)
 
     def _pass_parts(self, change: Pass, file: ModelFile) -> Parts:
         uses: Mapping[Use, Callable[[], Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxopt.evaluate.drift import EXACT_DB
 from onnxopt.pipeline.record import CandidateRecord
 from onnxopt.profile.statistics import Speedup
 
@@ -41,8 +42,13 @@ def score(candidate: CandidateRecord) -> str:
 
 
 def fidelity(candidate: CandidateRecord) -> str:
-    """Return the worst output's SQNR as ``41.2 dB``, ``exact``, or ``-``."""
+    """Return the worst output's SQNR."""
     drift = candidate.scores.drift if candidate.scores else None
-    if drift is None or drift.sqnr_db is None:
+    return decibel(drift.sqnr_db if drift else None)
+
+
+def decibel(sqnr: float | None) -> str:
+    """Return ``41.2 dB``, ``exact`` or ``-``."""
+    if sqnr is None:
         return "-"
-    return "exact" if drift.sqnr_db >= 200 else f"{drift.sqnr_db:.1f} dB"
+    return "exact" if sqnr >= EXACT_DB else f"{sqnr:.1f} dB"

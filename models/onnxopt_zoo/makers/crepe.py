@@ -22,7 +22,7 @@ def make(taken: Taken, out: Path) -> None:
     export(network, [example], out, opset=13, inputs={"frames": axes}, outputs={"probabilities": axes})
 
 
-class Crepe(nn.Module):  # type: ignore[misc]
+class Crepe(nn.Module):
     """The network, its parameters named as in the checkpoint."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ def make(taken: Taken, out: Path) -> None:
     export(_LastHiddenState(network), examples, out, opset=17, inputs=inputs, outputs={"last_hidden_state": axes})
 
 
-class _LastHiddenState(nn.Module):  # type: ignore[misc]
+class _LastHiddenState(nn.Module):
     """Gives only the token embeddings, without the pooled one, which sentence embedding does not use."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -41,7 +41,7 @@ def build() -> nn.Module:
     return nn.Sequential(OrderedDict(parts))
 
 
-class _Block(nn.Module):  # type: ignore[misc]
+class _Block(nn.Module):
     """An inverted residual: widen, convolve each channel by itself, narrow; added to its input if that fits."""
 
     def __init__(self, channels: int, wider: int, expansion: int, stride: int) -> None:

@@ -44,7 +44,7 @@ def _make(
     export(network, [example], out, opset=11, inputs=inputs, outputs=outputs)
 
 
-class _PNet(nn.Module):  # type: ignore[misc]
+class _PNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         _add_convolutions(self, (3, 10, 16, 32), (3, 3, 3))
@@ -59,7 +59,7 @@ class _PNet(nn.Module):  # type: ignore[misc]
         return self.conv4_2(x), torch.softmax(self.conv4_1(x), dim=1)
 
 
-class _RNet(nn.Module):  # type: ignore[misc]
+class _RNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         _add_convolutions(self, (3, 28, 48, 64), (3, 3, 2))
@@ -75,7 +75,7 @@ class _RNet(nn.Module):  # type: ignore[misc]
         return self.dense5_2(x), torch.softmax(self.dense5_1(x), dim=1)
 
 
-class _ONet(nn.Module):  # type: ignore[misc]
+class _ONet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         _add_convolutions(self, (3, 32, 64, 64, 128), (3, 3, 3, 2))

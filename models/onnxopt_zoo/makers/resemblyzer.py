@@ -21,7 +21,7 @@ def make(taken: Taken, out: Path) -> None:
     export(network, [torch.zeros(1, 160, 40)], out, opset=17, inputs=inputs, outputs={"embedding": {0: "batch"}})
 
 
-class VoiceEncoder(nn.Module):  # type: ignore[misc]
+class VoiceEncoder(nn.Module):
     """The network, its parameters named as in the checkpoint."""
 
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ def _half_rotation(rows: torch.Tensor) -> torch.Tensor:
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-class Decoder(nn.Module):  # type: ignore[misc]
+class Decoder(nn.Module):
     """The network, its parameters named as in the file; the head is the embedding again."""
 
     def __init__(self, layers: int) -> None:
@@ -86,7 +86,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
         return nn.functional.linear(self.output_norm(x), self.token_embd.weight), *present
 
 
-class _Layer(nn.Module):  # type: ignore[misc]
+class _Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attn_norm = _Norm()
@@ -119,7 +119,7 @@ class _Layer(nn.Module):  # type: ignore[misc]
         return self.attn_output(mixed.transpose(1, 2).flatten(2)), (keys, values)
 
 
-class _Norm(nn.Module):  # type: ignore[misc]
+class _Norm(nn.Module):
     """Root mean square normalization (Zhang and Sennrich 2019), spelled out."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ def make(taken: Taken, out: Path) -> None:
     export(network, [torch.rand(1, 3, 96, 128)], out, opset=16, inputs=inputs, outputs=outputs)
 
 
-class XFeat(nn.Module):  # type: ignore[misc]
+class XFeat(nn.Module):
     """The network, its parameters named as in the checkpoint."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class XFeat(nn.Module):  # type: ignore[misc]
         return features, points, self.heatmap_head(features)
 
 
-class _Layer(nn.Module):  # type: ignore[misc]
+class _Layer(nn.Module):
     """A convolution, BatchNorm without weights of its own, and ReLU."""
 
     def __init__(self, channels: int, wider: int, size: int, stride: int) -> None:

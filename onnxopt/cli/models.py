@@ -1,0 +1,172 @@
+"""Commands that look at models and data: inspect, profile, evaluate, compare, data, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnxopt.cli import arguments as arg
+from onnxopt.cli.output import show, show_json
+
+
+def inspect(model: arg.Model, json: arg.Json = False) -> None:
+    """Tell what a model is made of: interface, operators, weights and where they are stored.
+
+    Example:  onnxopt inspect model.onnx
+    """
+    from onnxopt import api
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.tables import summary_table
+
+    found = api.inspect(model)
+    show_json(plain(found)) if json else show(summary_table(found))
+
+
+def profile(
+    model: arg.Model,
+    data: arg.Data = None,
+    versus: Annotated[Path | None, typer.Option("--vs", help="another model to measure in turn with it")] = None,
+    runtime: arg.Runtime = "ort",
+    option: Annotated[list[str] | None, typer.Option(help="of the runtime, as NAME=VALUE; may be repeated")] = None,
+    threads: arg.Threads = 1,
+    seconds: Annotated[float, typer.Option(help="time to measure", min=0.1)] = 5.0,
+    json: arg.Json = False,
+) -> None:
+    """Measure latency: warm-up until steady, every sample kept; with --vs, the speed-up and its 95 % interval.
+
+    Example:  onnxopt profile fast/model.onnx --vs model.onnx --data samples/
+    """
+    from onnxopt import api
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.tables import profile_table
+
+    found = api.profile(
+        model,
+        data=data,
+        runtime=runtime,
+        options=_pairs(option),
+        threads=threads,
+        versus=versus,
+        seconds=seconds,
+    )
+    show_json(plain(found)) if json else show(profile_table(found))
+
+
+def evaluate(
+    model: arg.Model,
+    data: arg.Data = None,
+    metric: arg.Metric = None,
+    goal: arg.Goal = None,
+    reference: Annotated[Path | None, typer.Option(help="a model to measure drop and drift against")] = None,
+    runtime: arg.Runtime = "ort",
+    option: Annotated[list[str] | None, typer.Option(help="of the runtime, as NAME=VALUE; may be repeated")] = None,
+    threads: arg.Threads = 1,
+    json: arg.Json = False,
+) -> None:
+    """Score a model on samples, and tell how far its outputs are from a reference model's.
+
+    Example:  onnxopt evaluate int8.onnx --data samples/ --metric top1 --reference model.onnx
+    """
+    from onnxopt import api
+    from onnxopt.errors import UsageError
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.tables import scores_table
+
+    if data is None or (metric is None and reference is None):
+        raise UsageError("nothing to evaluate by", hint="give --data, and --metric or --reference")
+    found = api.evaluate(
+        model,
+        data=data,
+        metric=metric,
+        goal=goal,  # type: ignore[arg-type]
+        runtime=runtime,
+        options=_pairs(option),
+        threads=threads,
+        reference=reference,
+    )
+    show_json(plain(found)) if json else show(scores_table(found))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="the reference .onnx file", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="the .onnx file in question", show_default=False)],
+    data: arg.Data = None,
+    runtime: arg.Runtime = "ort",
+    threads: arg.Threads = 1,
+    json: arg.Json = False,
+) -> None:
+    """Hold one model against another: how far its outputs are off, and how much faster it is.
+
+    Example:  onnxopt compare model.onnx int8.onnx --data samples/
+    """
+    from onnxopt import api
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.tables import comparison_table
+
+    found = api.compare(first, second, data=data, runtime=runtime, threads=threads)
+    show_json(plain(found)) if json else show(comparison_table(found))
+
+
+def data(
+    source: Annotated[str, typer.Argument(help="what --data takes: YAML description, file, folder, module:function")],
+    model: Annotated[Path, typer.Option(help="the .onnx file the samples are for", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],
+    limit: Annotated[int | None, typer.Option(help="only the first so many", min=1)] = None,
+    json: arg.Json = False,
+) -> None:
+    """Write samples of any source as a folder of .npz files, the format every command reads.
+
+    A description is a YAML file with one of these first keys, and options beside it:
+    files, stacked, images (resize, crop, mean, std, layout, labels …), text (tokenizer, column, label …),
+    audio (rate, seconds, labels …), function, synthetic.
+
+    Example:  onnxopt data photos.yaml --model model.onnx --out samples/
+    """
+    from onnxopt import api
+
+    count = api.write_data(source, model, out, limit=limit)
+    show_json({"samples": count, "folder": str(out)}) if json else show(f"wrote {count} samples to {out}")
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="module:function returning (module, example), or a .pt2 file")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the .onnx file to write", show_default=False)],
+    weights: Annotated[Path | None, typer.Option(help="state dict to load first (weights_only)")] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(help="batch=1..64 (first axis of every input) or seq@ids.1,mask.1=1..512; may be repeated"),
+    ] = None,
+    opset: Annotated[int, typer.Option(help="opset of the result, exactly", min=7)] = 18,
+    json: arg.Json = False,
+) -> None:
+    """Export a torch module, and check the result against it at sizes that were not traced.
+
+    Example:  onnxopt export mynet:build --weights best.pt --dynamic batch=1..64 --out model.onnx
+    """
+    from onnxopt.errors import MissingExtraError
+
+    try:
+        from onnxopt.export.from_torch import export_model
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"exporting needs {error.name}", hint="pip install 'onnxopt[torch]'") from error
+    from onnxopt.report.tables import export_record, export_table
+
+    found = export_model(source, out, weights=weights, dynamic=dynamic or (), opset=opset)
+    show_json(export_record(found, out)) if json else show(export_table(found, out))
+
+
+def _pairs(texts: list[str] | None) -> dict[str, Any]:
+    """Return NAME=VALUE texts as a mapping, values read as YAML."""
+    import yaml
+
+    from onnxopt.errors import UsageError
+
+    pairs = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"{text!r} is not NAME=VALUE")
+        pairs[name] = yaml.safe_load(value)
+    return pairs

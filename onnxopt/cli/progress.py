@@ -1,0 +1,53 @@
+"""What a run tells while it runs, on standard error: a bar on a terminal, lines where asked for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from onnxopt.cli.output import Settings, err
+from onnxopt.context import Warned
+from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Event, StepDone
+
+
+class Reporter:
+    """A listener that shows progress; a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make a reporter that is as talkative as ``settings`` say."""
+        self._settings = settings
+        self._console = err()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        hidden = settings.quiet or not self._console.is_terminal
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=hidden)
+        self._task = self._progress.add_task("reading model and data", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        match event:
+            case CandidateStarted(name, index, total):
+                self._progress.update(self._task, description=name, completed=index - 1, total=total)
+            case CandidateDone(name, status, reason, speedup):
+                self._say(f"{name}: {status} {speedup} {reason}", always=not self._console.is_terminal)
+            case StepDone(step, cached, reason, seconds):
+                self._say(f"  {step}: {'cached' if cached else f'{reason}, {seconds:.1f} s'}")
+                self._progress.advance(self._task, 0)
+            case Warned(text):
+                self._say(f"  note: {text}")
+            case _:
+                pass
+
+    def _say(self, text: str, *, always: bool = False) -> None:
+        if (self._settings.verbose or always) and not self._settings.quiet:
+            self._console.print(text, soft_wrap=True, highlight=False, markup=False)
