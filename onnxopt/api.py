@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from onnxopt.data.sample import Samples
 from onnxopt.data.source import source_at
 from onnxopt.data.split import check_samples, open_split, synthetic_split
 from onnxopt.evaluate.budget import Budget
-from onnxopt.evaluate.drift import Drift, compare_outputs
+from onnxopt.evaluate.drift import compare_outputs
 from onnxopt.evaluate.metrics import make_metric
 from onnxopt.evaluate.score import Scores
 from onnxopt.evaluate.score import evaluate as evaluate_engine
 from onnxopt.evaluate.store import OutputStore
+from onnxopt.explain.measured import Compared, Profile
 from onnxopt.explain.summary import Summary, summarise
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
@@ -34,51 +35,12 @@ from onnxopt.pipeline.making import Maker, ModelFile
 from onnxopt.pipeline.optimize import Result, run_recipe
 from onnxopt.pipeline.steps import CachedSteps
 from onnxopt.profile.latency import Plan, Timing, compare_latency, measure_latency
-from onnxopt.profile.machine import Machine, this_machine
-from onnxopt.profile.statistics import Speedup
+from onnxopt.profile.machine import this_machine
 from onnxopt.recipe.recipe import DataSpec, Limits, Recipe, SearchSpec, read_recipe
 from onnxopt.report.html import html_page
 from onnxopt.targets.target import target
 
 Place = Path | str
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Latency of a model, and against another where one was given.
-
-    Attributes:
-        runtime: Backend and its settings.
-        machine: Where it was measured.
-        threads: An inference could use.
-        timing: Of the model.
-        versus: Of the other model.
-        speedup: How many times faster the model is than the other.
-    """
-
-    runtime: str
-    machine: Machine
-    threads: int
-    timing: Timing
-    versus: Timing | None = None
-    speedup: Speedup | None = None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Two models on the same samples.
-
-    Attributes:
-        drift: Of the second model's outputs against the first's.
-        speedup: How many times faster the second is.
-        samples: Compared.
-        synthetic: Whether they were made up.
-    """
-
-    drift: Drift
-    speedup: Speedup
-    samples: int
-    synthetic: bool
 
 
 def optimize(

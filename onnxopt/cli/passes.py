@@ -88,8 +88,8 @@ def _annotated(option: Option) -> tuple[Any, Any]:
     if kind == list[str]:
         default = [f"{k}={v}" for k, v in default.items()] if isinstance(default, Mapping) else list(default)
     text = option.text + ("; NAME=VALUE, may be repeated" if get_origin(option.type) is dict else "")
-    annotation = Annotated[kind, typer.Option(help=text, rich_help_panel="Options of the pass")]
-    return annotation, ... if option.required else default
+    told = typer.Option(help=text, rich_help_panel="Options of the pass")
+    return Annotated[kind, told], ... if option.required else default
 
 
 def _cli_type(kind: Any) -> Any:

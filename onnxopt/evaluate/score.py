@@ -16,7 +16,6 @@ from onnxopt.errors import DataError
 from onnxopt.evaluate.drift import Drift, DriftMeter
 from onnxopt.evaluate.metrics import Metric
 from onnxopt.evaluate.store import OutputStore
-from onnxopt.profile.statistics import CONFIDENCE
 
 _RESAMPLES = 200
 _RESAMPLE_SECONDS = 3.0
@@ -148,6 +147,5 @@ def _interval(value: float, count: int, figure: Callable[[Sequence[int]], float]
     finite = [figure for figure in found if math.isfinite(figure)]
     if len(finite) < _RESAMPLES // 2:
         return Interval(value)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(finite, [tail, 100 - tail])
+    low, high = np.percentile(finite, [2.5, 97.5])
     return Interval(value, float(low), float(high))

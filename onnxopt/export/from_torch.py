@@ -22,11 +22,11 @@ from onnxopt.errors import PassError, UsageError
 from onnxopt.export.dynamic import DynamicDim, check_inputs, parse_dynamic
 from onnxopt.export.parity import Parity, check_parity, output_names
 from onnxopt.export.source import Source, open_source
+from onnxopt.ir.cleanup import remove_identities, remove_unused
+from onnxopt.ir.fold import fold
 from onnxopt.ir.model import Model, Step, normalise
+from onnxopt.ir.opset import convert
 from onnxopt.ir.write import write_model
-from onnxopt.rewrite.cleanup import remove_identities, remove_unused
-from onnxopt.rewrite.convert_opset import convert
-from onnxopt.rewrite.fold import fold
 
 
 @dataclass(frozen=True)

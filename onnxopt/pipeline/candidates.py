@@ -73,7 +73,7 @@ def first_candidates(search: SearchSpec, target: Target) -> Iterator[Candidate]:
     """Yield the candidates to try whatever comes out, the input in the runtime's defaults first."""
     baseline = baseline_backend(search)
     yield Candidate(BASELINE, (), baseline)
-    for numerics in _numerics(search):
+    for numerics in () if search.only else _numerics(search):
         for backend in _backends(search, target):
             if numerics.word == FLOAT.word and backend != baseline:
                 yield _candidate((), FLOAT, backend)

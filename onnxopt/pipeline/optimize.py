@@ -72,9 +72,9 @@ def _optimize(
             session.measurer,
             session.source,
             spec=spec,
+            candidates=recipe.candidates,
             metric=session.inputs.metric,
             budget=recipe.budget,
-            limits=recipe.limits,
             target=recipe.target,
             listen=listen,
         )

@@ -22,7 +22,7 @@ from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
 from onnxopt.profile.latency import Plan
 from onnxopt.profile.statistics import Verdict
-from onnxopt.recipe.recipe import Limits, SearchSpec
+from onnxopt.recipe.recipe import CandidateSpec, SearchSpec
 from onnxopt.targets.target import Target
 
 SCREENING = Plan(min_rounds=7, max_rounds=31, max_seconds=1.5, precision=0.02)
@@ -64,9 +64,9 @@ class Search:
         source: ModelFile,
         *,
         spec: SearchSpec,
+        candidates: Sequence[CandidateSpec],
         metric: Metric | None,
         budget: Budget,
-        limits: Limits,
         target: Target,
         listen: Listener,
     ) -> None:
@@ -75,9 +75,9 @@ class Search:
         self._measurer = measurer
         self._source = source
         self._spec = spec
+        self._own = [Candidate(own.name, own.passes, own.backend) for own in candidates]
         self._metric = metric
         self._budget = budget
-        self._limits = limits
         self._target = target
         self._listen = listen
         self._classifiers = classifier_outputs(maker.load(source).graph.graph)
@@ -85,8 +85,9 @@ class Search:
 
     def run(self) -> Trial:
         """Try everything worth trying and return the best, confirmed; the baseline if nothing beats it."""
-        first = list(first_candidates(self._spec, self._target))
-        self._try_all(first)
+        self._try_all([*first_candidates(self._spec, self._target), *self._own])
+        if self._spec.only:
+            return self._confirmed()
         self._try_all([c for trial in self._too_lossy() for c in refined_candidates(trial.candidate)])
         self._try_all([c for trial in self._leaders()[:TUNED] for c in session_candidates(trial.candidate)])
         return self._confirmed()

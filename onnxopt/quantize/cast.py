@@ -11,11 +11,11 @@ import onnx_ir
 
 from onnxopt.context import Context
 from onnxopt.errors import PassError
+from onnxopt.ir.cleanup import freeze_weights, lift_constants, remove_unused
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_graphs
 from onnxopt.passes import Pass, option, options
 from onnxopt.quantize.prepare import refuse_quantized
-from onnxopt.rewrite.cleanup import freeze_weights, lift_constants, remove_unused
 
 FRAGILE = ("Resize", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Upsample")
 """Operators whose results depend on exact coordinates or seeds, so that sixteen bits change more than rounding."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import onnx_ir
 
 from onnxopt.errors import PassError
+from onnxopt.ir.cleanup import freeze_weights, lift_constants, remove_unused
+from onnxopt.ir.fold import fold
+from onnxopt.ir.opset import convert
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_nodes
-from onnxopt.rewrite.cleanup import freeze_weights, lift_constants, remove_unused
-from onnxopt.rewrite.convert_opset import convert
-from onnxopt.rewrite.fold import fold
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear have an axis."""

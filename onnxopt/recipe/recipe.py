@@ -42,6 +42,22 @@ class SearchSpec:
 
     objective: Literal["latency", "size", "memory"] = option("what to make small", default="latency")
     runtime: Literal["any", "ort", "openvino"] = option("which runtimes to try", default="any")
+    only: bool = option("try nothing but the candidates listed", default=False)
+
+
+@dataclass(frozen=True)
+class CandidateSpec:
+    """A candidate of the user's own.
+
+    Attributes:
+        name: For people.
+        passes: Applied to the input, in order.
+        backend: What it runs in.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,7 @@ class Recipe:
         seed: For every random choice.
         passes: What to do, in order; None if ``search`` decides.
         search: What to try; None if ``passes`` decide.
+        candidates: To try besides what ``search`` says.
         lock: Digests an earlier run wrote down, to be held against; None in a recipe people wrote.
         base: The folder relative paths start from.
         source: Where the recipe was written, for messages.
@@ -106,6 +123,7 @@ class Recipe:
     seed: int = 0
     passes: tuple[Pass, ...] | None = None
     search: SearchSpec | None = None
+    candidates: tuple[CandidateSpec, ...] = ()
     lock: Mapping[str, Any] | None = None
     base: Path = field(default_factory=Path)
     source: str = "command line"
@@ -158,10 +176,11 @@ class _Reader:
             budget=budget,
             limits=limits,
             target=self._target(content.get("target", {})),
-            backend=self._backend(content.get("runtime", "ort")),
+            backend=self._backend(content.get("runtime", "ort"), ("runtime",)),
             seed=self._integer(content.get("seed", 0), ("seed",)),
-            passes=self._passes(content["passes"]) if "passes" in content else None,
+            passes=self._passes(content["passes"], ("passes",)) if "passes" in content else None,
             search=self._search(content["optimize"]) if "optimize" in content else None,
+            candidates=self._candidates(content.get("optimize") or {}),
             lock=content.get("lock"),
             base=self._path.parent,
             source=str(self._path),
@@ -228,8 +247,7 @@ class _Reader:
         found = self._guarded(lambda _: target(value.get("name", "local")), (*place, "name"))
         return found.with_threads(self._integer(value.get("threads", 1), (*place, "threads"), least=1))
 
-    def _backend(self, value: Any) -> Backend:
-        place = ("runtime",)
+    def _backend(self, value: Any, place: Place) -> Backend:
         if isinstance(value, str):
             value = {"name": value}
         self._mapping(value, place, None)
@@ -237,10 +255,9 @@ class _Reader:
         name = self._text(value.get("name"), (*place, "name"))
         return self._guarded(lambda where: make_backend(name, rest, where=where, error=RecipeError), place)
 
-    def _passes(self, value: Any) -> tuple[Pass, ...]:
-        if not isinstance(value, list):
-            raise self._error("passes is no list", ("passes",), "write one pass a line:  - simplify")
-        return tuple(self._pass(item, ("passes", index)) for index, item in enumerate(value))
+    def _passes(self, value: Any, place: Place) -> tuple[Pass, ...]:
+        items = self._list(value, place, "write one pass a line:  - simplify")
+        return tuple(self._pass(item, (*place, index)) for index, item in enumerate(items))
 
     def _pass(self, value: Any, place: Place) -> Pass:
         if isinstance(value, str):
@@ -253,7 +270,25 @@ class _Reader:
 
     def _search(self, value: Any) -> SearchSpec:
         self._mapping(value or {}, ("optimize",), None)
-        return self._built(SearchSpec, value or {}, ("optimize",))
+        rest = {key: part for key, part in (value or {}).items() if key != "candidates"}
+        return self._built(SearchSpec, rest, ("optimize",))
+
+    def _candidates(self, search: Mapping[str, Any]) -> tuple[CandidateSpec, ...]:
+        place = ("optimize", "candidates")
+        items = self._list(search.get("candidates", []), place, "write  - {name: ..., passes: [...], runtime: ...}")
+        return tuple(self._candidate(item, (*place, index)) for index, item in enumerate(items))
+
+    def _candidate(self, value: Any, place: Place) -> CandidateSpec:
+        self._mapping(value, place, ("name", "passes", "runtime"))
+        passes = self._passes(value.get("passes", []), (*place, "passes"))
+        backend = self._backend(value.get("runtime", "ort"), (*place, "runtime"))
+        name = " > ".join(change.name for change in passes) or "the input"
+        return CandidateSpec(self._text(value.get("name", f"{name} in {backend}"), (*place, "name")), passes, backend)
+
+    def _list(self, value: Any, place: Place, hint: str) -> list[Any]:
+        if not isinstance(value, list):
+            raise self._error(f"{place_text(place)} is no list", place, hint)
+        return value
 
     def _built(self, cls: type[T], value: Mapping[str, Any], place: Place) -> T:
         return self._guarded(lambda where: build(cls, value, where=where, error=RecipeError), place)

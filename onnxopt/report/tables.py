@@ -17,10 +17,10 @@ from onnxopt.registry import names, resolve
 from onnxopt.report import words
 
 if TYPE_CHECKING:
-    from onnxopt.api import Compared, Profile
     from onnxopt.evaluate.drift import Drift
     from onnxopt.evaluate.score import Scores
     from onnxopt.explain.doctor import Diagnosis
+    from onnxopt.explain.measured import Compared, Profile
     from onnxopt.explain.summary import Summary
     from onnxopt.export.from_torch import Exported
     from onnxopt.pipeline.cache import Cache

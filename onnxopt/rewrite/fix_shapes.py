@@ -25,7 +25,7 @@ class FixShapes(Pass):
 
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Refuse names that are no dimension, and sizes below 1."""
-        known = sorted({key for value in graph.graph.inputs for key in _keys(value)})
+        known = sorted({key for value in graph.graph.inputs for key in _keys(value) if key is not None})
         for key, size in self.dims.items():
             if key not in known:
                 raise PassError(f"no input has a dimension {key!r}", hint=did_you_mean(key, known))
@@ -37,7 +37,7 @@ class FixShapes(Pass):
         fixed = {name: size for name, size in self.dims.items() if "." not in name}
         for value in graph.graph.inputs:
             for axis, key in enumerate(_keys(value)):
-                if key in self.dims and value.shape is not None:
+                if key is not None and key in self.dims and value.shape is not None:
                     value.shape[axis] = self.dims[key]
         for value in graph.graph.outputs:
             _set_named(value, {**fixed, **self.dims})
@@ -45,12 +45,15 @@ class FixShapes(Pass):
         infer_shapes(graph, outputs=True)
 
 
-def _keys(value: onnx_ir.Value) -> list[str]:
-    """Return for each axis the key that fixes it; an axis that has its number already has none of use."""
-    if value.shape is None:
-        return []
-    names = [dim.value if isinstance(dim, onnx_ir.SymbolicDim) else None for dim in value.shape]
-    return [name if name not in (None, "", "?") else f"{value.name}.{axis}" for axis, name in enumerate(names)]
+def _keys(value: onnx_ir.Value) -> list[str | None]:
+    """Return for each axis the key that fixes it, None where it is fixed already."""
+    return [_key(value, axis, dim) for axis, dim in enumerate(value.shape or ())]
+
+
+def _key(value: onnx_ir.Value, axis: int, dim: int | onnx_ir.SymbolicDim) -> str | None:
+    if isinstance(dim, int):
+        return f"{value.name}.{axis}" if dim < 0 else None
+    return f"{value.name}.{axis}" if dim.value in (None, "", "?") else dim.value
 
 
 def _set_named(value: onnx_ir.Value, sizes: dict[str, int]) -> None:

@@ -11,10 +11,7 @@ import onnx_ir.passes.common as onnx_ir_passes
 import onnxscript.rewriter
 
 from onnxopt.context import Context, Use
-from onnxopt.ir.model import Model
-from onnxopt.passes import Pass, option, options
-from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
-from onnxopt.rewrite.cleanup import (
+from onnxopt.ir.cleanup import (
     freeze_weights,
     lift_constants,
     merge_equal_nodes,
@@ -22,7 +19,10 @@ from onnxopt.rewrite.cleanup import (
     remove_identities,
     remove_unused,
 )
-from onnxopt.rewrite.fold import fold
+from onnxopt.ir.fold import fold
+from onnxopt.ir.model import Model
+from onnxopt.passes import Pass, option, options
+from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
 from onnxopt.rewrite.simplifiers import is_installed, run_simplifier
 
 

@@ -1,0 +1,52 @@
+"""Removing what a graph does not need, in place; the passes of ``rewrite/cleanup`` are made of these."""
+
+from __future__ import annotations
+
+import onnx_ir
+import onnx_ir.passes.common as onnx_ir_passes
+
+from onnxopt.ir.traverse import all_graphs
+
+
+def freeze_weights(graph: onnx_ir.Model) -> None:
+    """Drop graph inputs that have a default, in place; IR version 4 is the first that allows it (ONNX IR spec)."""
+    if any(value.is_initializer() for value in graph.graph.inputs):
+        onnx_ir_passes.RemoveInitializersFromInputsPass()(graph)
+        graph.ir_version = max(graph.ir_version or 0, 4)
+
+
+def lift_constants(graph: onnx_ir.Model) -> None:
+    """Turn Constant nodes of every graph into initializers, in place."""
+    onnx_ir_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+
+
+def remove_identities(graph: onnx_ir.Model) -> None:
+    """Remove Identity nodes, in place."""
+    onnx_ir_passes.IdentityEliminationPass()(graph)
+
+
+def merge_equal_weights(graph: onnx_ir.Model) -> None:
+    """Keep one of several equal weights, in place."""
+    onnx_ir_passes.DeduplicateHashedInitializersPass()(graph)
+
+
+def merge_equal_nodes(graph: onnx_ir.Model) -> None:
+    """Keep one of several nodes that compute the same, in place."""
+    onnx_ir_passes.CommonSubexpressionEliminationPass()(graph)
+
+
+def remove_unused(graph: onnx_ir.Model) -> None:
+    """Remove whatever no output needs, in place; inputs stay, for they are the interface."""
+    inputs = list(graph.graph.inputs)
+    onnx_ir_passes.RemoveUnusedNodesPass()(graph)
+    onnx_ir_passes.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
+    onnx_ir_passes.RemoveUnusedOpsetsPass()(graph)
+    if list(graph.graph.inputs) != inputs:
+        graph.graph.inputs[:] = inputs
+    for one in all_graphs(graph):
+        for name in [name for name, value in one.initializers.items() if _unused(value)]:
+            del one.initializers[name]
+
+
+def _unused(value: onnx_ir.Value) -> bool:
+    return not value.uses() and not value.is_graph_output() and not value.is_graph_input()

@@ -1,0 +1,22 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onnxopt.pipeline.cache import Cache
+from tests.graphs import mlp, saved
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """An empty cache."""
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def mlp_file(tmp_path: Path) -> Path:
+    """A small classifier on disk."""
+    return saved(mlp(), tmp_path / "mlp.onnx")
