@@ -6,16 +6,18 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from onnxopt.compile.engine import Backend, make_backend
+from onnxopt.compile.engine import Backend, Feeds, make_backend
 from onnxopt.compile.isolation import IsolatedEngine
 from onnxopt.compile.isolation import Limits as ChildLimits
 from onnxopt.data.files import write_samples
 from onnxopt.data.sample import Samples
 from onnxopt.data.source import source_at
 from onnxopt.data.split import check_samples, open_split, synthetic_split
+from onnxopt.errors import UsageError, did_you_mean
 from onnxopt.evaluate.budget import Budget
 from onnxopt.evaluate.drift import compare_outputs
 from onnxopt.evaluate.metrics import make_metric
@@ -30,11 +32,13 @@ from onnxopt.ir.write import write_model
 from onnxopt.passes import make_pass
 from onnxopt.pipeline.artefact import write_artefact
 from onnxopt.pipeline.cache import Cache
+from onnxopt.pipeline.effort import EFFORTS
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.making import Maker, ModelFile
 from onnxopt.pipeline.optimize import Result, run_recipe
 from onnxopt.pipeline.steps import CachedSteps
-from onnxopt.profile.latency import Plan, Timing, compare_latency, measure_latency
+from onnxopt.profile.latency import Plan
+from onnxopt.profile.launches import LAUNCHES, compare_launches, measure_engine
 from onnxopt.profile.machine import this_machine
 from onnxopt.recipe.recipe import DataSpec, Limits, Recipe, SearchSpec, read_recipe
 from onnxopt.report.html import html_page
@@ -60,6 +64,7 @@ def optimize(
     cache: Place | None = None,
     seed: int = 0,
     limits: ChildLimits | None = None,
+    effort: str = "normal",
     listen: Listener | None = None,
     command: str = "onnxopt.optimize",
 ) -> Result:
@@ -81,6 +86,7 @@ def optimize(
         cache: Folder of results; the user's cache folder if None.
         seed: Of every random choice.
         limits: Of each child process.
+        effort: Spent on measuring: quick, normal or thorough.
         listen: Told what happens.
         command: Told in the record.
 
@@ -97,7 +103,7 @@ def optimize(
         seed=seed,
         search=SearchSpec(objective=objective, runtime=runtime),
     )
-    return _run(recipe, out, cache, limits, listen, command)
+    return _run(recipe, out, cache, limits, effort, listen, command)
 
 
 def run(
@@ -106,6 +112,7 @@ def run(
     out: Place | None = None,
     cache: Place | None = None,
     limits: ChildLimits | None = None,
+    effort: str = "normal",
     listen: Listener | None = None,
     command: str = "onnxopt.run",
 ) -> Result:
@@ -114,7 +121,7 @@ def run(
     Raises:
         OnnxoptError: The recipe, the model or the data cannot be used, or a pass fails.
     """
-    return _run(read_recipe(Path(recipe)), out, cache, limits, listen, command)
+    return _run(read_recipe(Path(recipe)), out, cache, limits, effort, listen, command)
 
 
 def apply_pass(
@@ -182,20 +189,17 @@ def profile(
         options: Of the backend.
         threads: One inference may use.
         versus: Another model with the same inputs.
-        seconds: Time to measure, warm-up not counted.
+        seconds: Time to measure, over all launches, warm-up not counted.
     """
     backend = make_backend(runtime, options)
-    where = target().with_threads(threads)
-    samples = _any_samples(data, read_model(model))
-    feeds = [samples.read(index).feeds for index in range(min(4, len(samples)))]
-    plan = Plan(max_seconds=seconds)
-    with ExitStack() as stack:
-        engine = stack.enter_context(IsolatedEngine(backend, Path(model), where))
-        if versus is None:
-            return Profile(str(backend), this_machine(), threads, _costed(measure_latency(engine, feeds, plan), engine))
-        other = stack.enter_context(IsolatedEngine(backend, Path(versus), where))
-        slow, fast, speedup = compare_latency(other, engine, feeds, plan)
-        return Profile(str(backend), this_machine(), threads, _costed(fast, engine), _costed(slow, other), speedup)
+    start = partial(IsolatedEngine, backend, target=target().with_threads(threads))
+    feeds = _few_feeds(_any_samples(data, read_model(model)))
+    told = (str(backend), this_machine(), threads)
+    if versus is None:
+        return Profile(*told, measure_engine(partial(start, Path(model)), feeds, Plan(max_seconds=seconds)))
+    plan = Plan(max_seconds=seconds / LAUNCHES)
+    found = compare_launches(partial(start, Path(versus)), partial(start, Path(model)), feeds, plan, LAUNCHES)
+    return Profile(*told, found.candidate, found.baseline, found.speedup)
 
 
 def evaluate(
@@ -255,12 +259,13 @@ def compare(
         seconds: Time to measure.
     """
     samples = _any_samples(data, read_model(first))
-    backend, where = make_backend(runtime), target().with_threads(threads)
-    with IsolatedEngine(backend, Path(first), where) as a, IsolatedEngine(backend, Path(second), where) as b:
+    start = partial(IsolatedEngine, make_backend(runtime), target=target().with_threads(threads))
+    first_engine, second_engine = partial(start, Path(first)), partial(start, Path(second))
+    with first_engine() as a, second_engine() as b:
         drift = compare_outputs((a.run(sample.feeds), b.run(sample.feeds)) for sample in samples)
-        feeds = [samples.read(index).feeds for index in range(min(4, len(samples)))]
-        _, _, speedup = compare_latency(a, b, feeds, Plan(max_seconds=seconds))
-    return Compared(drift, speedup, len(samples), samples.synthetic)
+    plan = Plan(max_seconds=seconds / LAUNCHES)
+    found = compare_launches(first_engine, second_engine, _few_feeds(samples), plan, LAUNCHES)
+    return Compared(drift, found.speedup, len(samples), samples.synthetic)
 
 
 def write_data(source: str, model: Place, out: Place, *, limit: int | None = None) -> int:
@@ -286,10 +291,14 @@ def _run(
     out: Place | None,
     cache: Place | None,
     limits: ChildLimits | None,
+    effort: str,
     listen: Listener | None,
     command: str,
 ) -> Result:
-    result = run_recipe(recipe, _cache(cache), listen or _ignore, limits=limits, command=command)
+    if effort not in EFFORTS:
+        raise UsageError(f"there is no effort {effort!r}", hint=did_you_mean(effort, EFFORTS))
+    spent = EFFORTS[effort]
+    result = run_recipe(recipe, _cache(cache), listen or _ignore, limits=limits, effort=spent, command=command)
     if out is not None:
         write_artefact(result, recipe, Path(out), report=html_page(result.record))
     return result
@@ -327,5 +336,5 @@ def _any_samples(data: str | None, model: Model) -> Samples:
     return synthetic_split(model).evaluation if data is None else _evaluation(data, model)
 
 
-def _costed(timing: Timing, engine: IsolatedEngine) -> Timing:
-    return replace(timing, load_seconds=engine.load_seconds, peak_memory_bytes=engine.peak_memory())
+def _few_feeds(samples: Samples) -> list[Feeds]:
+    return [samples.read(index).feeds for index in range(min(4, len(samples)))]

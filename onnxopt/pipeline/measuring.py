@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from onnxopt.evaluate.store import OutputStore
 from onnxopt.pipeline.making import ModelFile
 from onnxopt.pipeline.record import plain, restore
 from onnxopt.pipeline.steps import CachedSteps, fingerprint
-from onnxopt.profile.latency import Plan, Timing, compare_latency
+from onnxopt.profile.latency import Plan
+from onnxopt.profile.launches import Comparison, Start, compare_launches
 from onnxopt.profile.machine import library_versions, this_machine
-from onnxopt.profile.statistics import Speedup, speedup
 from onnxopt.targets.target import Target
 
 _TIMED_FEEDS = 4
@@ -31,15 +33,6 @@ class Runnable:
     name: str
     file: ModelFile
     backend: Backend
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two engines timed in turn: the baseline, the other, and how many times faster the other is."""
-
-    baseline: Timing
-    candidate: Timing
-    speedup: Speedup
 
 
 class Measurer:
@@ -109,7 +102,8 @@ class Measurer:
         """
 
         def make(_: Path) -> Any:
-            return plain(_pooled([self._compare_once(one, plan, fresh=launch > 0) for launch in range(launches)]))
+            slow: Start = self._resident if launches == 1 else partial(self._start, self._baseline)
+            return plain(compare_launches(slow, partial(self._start, one), self._timed_feeds(), plan, launches))
 
         parts = {
             "step": "compare",
@@ -123,13 +117,9 @@ class Measurer:
         )
         return restore(Comparison, entry.value)
 
-    def _compare_once(self, one: Runnable, plan: Plan, *, fresh: bool) -> Comparison:
-        if fresh:
-            self.close()
-        slow = self._baseline_engine()
-        with self._start(one) as fast:
-            a, b, speed = compare_latency(slow, fast, self._timed_feeds(), plan)
-            return Comparison(_with_costs(a, slow), _with_costs(b, fast), speed)
+    def _resident(self) -> AbstractContextManager[IsolatedEngine]:
+        """Return the baseline's engine that stays up."""
+        return nullcontext(self._baseline_engine())
 
     def _baseline_outputs(self) -> OutputStore:
         def make(folder: Path) -> int:
@@ -166,26 +156,3 @@ class Measurer:
 
     def _identity(self, one: Runnable) -> list[Any]:
         return [one.file.digest, one.backend.name, one.backend.options]
-
-
-def _with_costs(timing: Timing, engine: IsolatedEngine) -> Timing:
-    return replace(timing, load_seconds=engine.load_seconds, peak_memory_bytes=engine.peak_memory())
-
-
-def _pooled(found: Sequence[Comparison]) -> Comparison:
-    if len(found) == 1:
-        return found[0]
-    baseline, candidate = (
-        _joined(timings) for timings in zip(*((c.baseline, c.candidate) for c in found), strict=True)
-    )
-    return Comparison(baseline, candidate, speedup(*(c.speedup.rounds for c in found)))
-
-
-def _joined(timings: Sequence[Timing]) -> Timing:
-    return replace(
-        timings[0],
-        samples=tuple(second for timing in timings for second in timing.samples),
-        steady=all(timing.steady for timing in timings),
-        load_seconds=min((t.load_seconds for t in timings if t.load_seconds is not None), default=None),
-        peak_memory_bytes=max((t.peak_memory_bytes for t in timings if t.peak_memory_bytes is not None), default=None),
-    )
