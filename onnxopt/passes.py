@@ -14,10 +14,10 @@ from typing import Any, ClassVar, final
 import onnx_ir
 
 from onnxopt.context import Context, PassDone, Use
-from onnxopt.errors import OnnxoptError, PassError, UsageError
+from onnxopt.errors import ModelError, OnnxoptError, PassError, UsageError
 from onnxopt.ir.check import checker_complaint
-from onnxopt.ir.model import Model, Step, normalise
-from onnxopt.options import build, dump, option, options
+from onnxopt.ir.model import Model, Step, normalise, private_copy
+from onnxopt.options import build, describe, dump, option, options
 from onnxopt.registry import resolve
 
 
@@ -73,14 +73,14 @@ class Pass(Transform):
         return dump(self)
 
     def __str__(self) -> str:
-        default = type(self)()
-        told = [f"{key}={value}" for key, value in self.options.items() if value != default.options[key]]
+        changed = [field.name for field in describe(type(self)) if getattr(self, field.name) != field.default]
+        told = [f"{name}={self.options[name]}" for name in changed]
         return f"{self.name}({', '.join(told)})" if told else self.name
 
     def _edited(self, model: Model, ctx: Context) -> onnx_ir.Model:
         try:
             self.requires(model.graph, ctx)
-            clone = model.graph.clone()
+            clone = private_copy(model.graph)
             return self.edit(clone, ctx) or clone
         except OnnxoptError as error:
             error.where = error.where or f"pass {self.name!r}"
@@ -159,7 +159,10 @@ def checked(before: Model, graph: onnx_ir.Model, what: str, *, keeps_signature: 
     """
     if keeps_signature:
         _restore_interface(before, graph)
-    normalise(graph)
+    try:
+        normalise(graph)
+    except ModelError as error:
+        raise PassError(f"{what} made an invalid model: {error.what}") from error
     after = Model(graph)
     difference = before.signature.difference(after.signature) if keeps_signature else None
     if difference:

@@ -107,4 +107,4 @@ def _sources(module: ModuleType) -> set[Path]:
     near = {
         file for file in loaded if file.is_relative_to(root) and "site-packages" not in file.relative_to(root).parts
     }
-    return {file for file in near | {own} if file.suffix == ".py"}
+    return {file for file in near | {own} if file.suffix == ".py" and file.is_file()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir
+import onnxruntime
 
 from onnxopt.data.sample import InMemory, Sample
 from onnxopt.ir.model import Model, normalise
@@ -92,3 +93,24 @@ def samples(model: Model, count: int = 12, *, batch: int = 2, labels: bool = Fal
         label = random.integers(0, 4, batch) if labels else None
         made.append(Sample(f"sample {index}", feeds, label))
     return InMemory(tuple(made))
+
+
+def node_lines(model: Model) -> list[str]:
+    """Return the nodes of the main graph as ``outputs = Operator (inputs)``."""
+    return [f"{_names(node.outputs)} = {node.op_type} ({_names(node.inputs)})" for node in model.graph.graph]
+
+
+def answers(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what onnxruntime computes without optimising the graph."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        onnx_ir.to_proto(model.graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def _names(values: Iterable[onnx_ir.Value | None]) -> str:
+    return ", ".join(value.name or "" if value else "" for value in values)

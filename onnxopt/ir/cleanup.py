@@ -21,8 +21,14 @@ def lift_constants(graph: onnx_ir.Model) -> None:
 
 
 def remove_identities(graph: onnx_ir.Model) -> None:
-    """Remove Identity nodes, in place."""
-    onnx_ir_passes.IdentityEliminationPass()(graph)
+    """Remove Identity nodes, in place.
+
+    They stay where an output is a copy of an input, of another output, or of an outer graph's value. (onnx-ir's own
+    pass removes the last two as well, which makes an invalid model.)
+    """
+    for one in all_graphs(graph):
+        for node in [node for node in one if node.op_type == "Identity" and node.domain in ("", "ai.onnx")]:
+            _remove_identity(one, node)
 
 
 def merge_equal_weights(graph: onnx_ir.Model) -> None:
@@ -46,6 +52,20 @@ def remove_unused(graph: onnx_ir.Model) -> None:
     for one in all_graphs(graph):
         for name in [name for name, value in one.initializers.items() if _unused(value)]:
             del one.initializers[name]
+
+
+def _remove_identity(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
+    source, copy = node.inputs[0], node.outputs[0]
+    if source is None:
+        return
+    if copy.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not graph or source.is_graph_output():
+            return
+        source.name, copy.name = copy.name, None
+        source.type, source.shape = copy.type or source.type, copy.shape or source.shape
+    copy.replace_all_uses_with(source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _unused(value: onnx_ir.Value) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class _Hasher:
 
     def values(self, values: Iterable[onnx_ir.Value]) -> None:
         for value in values:
-            self.text("value", value.name, type_name(value), value.shape)
+            self.text("value", value.name, type_name(value), value.shape if value.type else None)
 
     def attributes(self, attributes: Iterable[onnx_ir.Attr]) -> None:
         for attribute in sorted(attributes, key=lambda a: a.name):
@@ -104,8 +104,8 @@ class _Hasher:
             self.text(repr(value))
 
 
-def _pairs(mapping: Any) -> list[str]:
-    return [f"{key}={mapping[key]}" for key in sorted(mapping)]
+def _pairs(mapping: Mapping[str, object]) -> list[object]:
+    return [len(mapping), *(part for key in sorted(mapping) for part in (key, mapping[key]))]
 
 
 def _framed(data: bytes) -> bytes:

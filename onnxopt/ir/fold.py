@@ -70,7 +70,7 @@ def _result_size(node: onnx_ir.Node) -> int | None:
     shape = known_shape(value)
     if shape is None:
         return _size_of_fill(node)
-    return math.prod(shape) * (value.dtype.bitwidth // 8 if value.dtype else 4)
+    return math.prod(shape) * (value.dtype.bitwidth if value.dtype else 32) // 8
 
 
 def _size_of_fill(node: onnx_ir.Node) -> int | None:

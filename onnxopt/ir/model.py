@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from onnxopt.errors import ModelError
 from onnxopt.ir.digest import model_digest
 from onnxopt.ir.dtypes import type_name
 from onnxopt.ir.signature import Dim, Port, Signature
-from onnxopt.ir.traverse import all_nodes
+from onnxopt.ir.traverse import all_graphs, all_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,12 @@ def graph_signature(graph: onnx_ir.Graph) -> Signature:
     return Signature(_ports(inputs), _ports(graph.outputs))
 
 
-def normalise(graph: onnx_ir.Model) -> None:
+def normalise(graph: onnx_ir.Model, where: str | None = None) -> None:
     """Sort the nodes (stable) and give every node and value a unique name, in place.
+
+    Args:
+        graph: The model.
+        where: Its file, for errors.
 
     Raises:
         ModelError: If the nodes form a cycle.
@@ -90,8 +95,17 @@ def normalise(graph: onnx_ir.Model) -> None:
         for function in graph.functions.values():
             function.sort()
     except ValueError as error:
-        raise ModelError("the graph has a cycle", hint="export the model again") from error
+        raise ModelError("the graph has a cycle", where=where, hint="export the model again") from error
     onnx_ir_passes.NameFixPass()(graph)
+
+
+def private_copy(graph: onnx_ir.Model) -> onnx_ir.Model:
+    """Return a copy that shares tensors only; onnx-ir's ``clone`` shares the types of values too, and they change."""
+    clone = graph.clone()
+    for one in all_graphs(clone):
+        for value in (*one.inputs, *one.initializers.values(), *(value for node in one for value in node.outputs)):
+            value.type = deepcopy(value.type)
+    return clone
 
 
 def _ports(values: Iterable[onnx_ir.Value]) -> tuple[Port, ...]:

@@ -79,12 +79,12 @@ def replaced_files(folder: Path) -> Iterator[Path]:
 
 def _save(graph: onnx_ir.Model, path: Path, external: str | None) -> None:
     if external is not None:
-        onnx_ir.save(_attributes_in_memory(graph), path, format="protobuf", external_data=external)
+        onnx_ir.save(_attributes_in_memory(graph), path, external_data=external)
         return
     clone = _attributes_in_memory(graph)
     if _has_external(clone):
         clone = onnx_ir.external_data.load_to_model(graph.clone() if clone is graph else clone)
-    onnx.save(onnx_ir.to_proto(clone), path, format="protobuf")
+    onnx.save(onnx_ir.to_proto(clone), path)
 
 
 def _has_external(graph: onnx_ir.Model) -> bool:
