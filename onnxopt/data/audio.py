@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import wave
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from onnxopt.data.labels import label_of, read_labels
-from onnxopt.data.sample import Array, Sample, Samples
-from onnxopt.data.source import Source, need
+from onnxopt.data.sample import Array, Sample, Samples, files_fingerprint
+from onnxopt.data.source import Source, input_of, need
 from onnxopt.errors import DataError, MissingExtraError
 from onnxopt.ir.model import Model
-from onnxopt.options import dump, option, options
+from onnxopt.options import option, options
 
 _FORMATS = {1: ("u1", 128.0, 128.0), 2: ("<i2", 0.0, 32768.0), 4: ("<i4", 0.0, 2147483648.0)}
 """Bytes a sample → numpy dtype, zero level and full scale of linear PCM."""
@@ -41,12 +40,11 @@ class Audio(Source):
         """Return the files in order of path, each a batch of one."""
         folder = base / self.audio
         need(folder.is_dir(), f"there is no folder {folder}", self.audio)
-        paths = tuple(sorted(folder.rglob("*.wav"))[: self.limit])
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
         need(bool(paths), f"there are no .wav files in {folder}", self.audio)
-        names = [port.name for port in model.signature.inputs]
-        need(self.input is not None or len(names) == 1, f"the model has inputs {names}", self.audio, "add input: NAME")
+        port = input_of(model, self.input, self.audio)
         labels = read_labels(base / self.labels) if self.labels else None
-        return _WavFiles(self, folder, paths, self.input or names[0], labels)
+        return _WavFiles(self, folder, tuple(paths[: self.limit]), port.name, labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +58,8 @@ class _WavFiles(Samples):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the preprocessing, the files and the labels."""
-        sha = hashlib.sha256(repr(sorted(dump(self.spec).items())).encode())
-        for index, path in enumerate(self.paths):
-            sha.update(hashlib.sha256(path.read_bytes()).digest())
-            sha.update(repr(self._label(index)).encode())
-        return sha.hexdigest()
+        labels = (self._label(index) for index in range(len(self)))
+        return files_fingerprint(self.paths, labels, self.spec.reading)
 
     def read(self, index: int) -> Sample:
         """Decode one file."""
@@ -86,10 +81,13 @@ def _decode(path: Path) -> tuple[Array, int]:
     try:
         with wave.open(str(path)) as handle:
             width, channels, rate = handle.getsampwidth(), handle.getnchannels(), handle.getframerate()
-            data = handle.readframes(handle.getnframes())
-    except (wave.Error, EOFError, OSError) as error:
+            frames = handle.getnframes()
+            data = handle.readframes(frames)
+    except Exception as error:  # wave raises RuntimeError and worse at a damaged file
         raise DataError(f"cannot read the sound: {error}", where=str(path), hint="PCM .wav files only") from error
     need(width in _FORMATS, f"{8 * width}-bit sound is not known", str(path), "convert it to 16 bits")
+    have = len(data) // (width * channels)
+    need(0 < have == frames, f"the sound has {have} frames of {frames}", str(path), "the file is empty or cut short")
     dtype, offset, scale = _FORMATS[width]
     samples = (np.frombuffer(data, np.dtype(dtype)).astype(np.float32) - offset) / scale
     return samples.reshape(-1, channels).mean(axis=1), rate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from onnxopt.data.labels import label_of, read_labels
-from onnxopt.data.sample import Array, Sample, Samples
-from onnxopt.data.source import Source, need
+from onnxopt.data.sample import Array, Sample, Samples, files_fingerprint
+from onnxopt.data.source import FOLDERS, Source, input_of, need
 from onnxopt.errors import DataError, MissingExtraError
 from onnxopt.ir.model import Model
-from onnxopt.options import dump, option, options
+from onnxopt.options import option, options
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
@@ -46,21 +45,22 @@ class Images(Source):
         need(folder.is_dir(), f"there is no folder {folder}", self.images)
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
         need(bool(paths), f"there are no images in {folder}", self.images, f"known: {', '.join(sorted(_SUFFIXES))}")
-        names = [port.name for port in model.signature.inputs]
-        need(self.input is not None or len(names) == 1, f"the model has inputs {names}", self.images, "add input: NAME")
-        port = model.signature.input(self.input) if self.input else model.signature.inputs[0]
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            fits = len(values) in (1, len(self.channels))
+            need(fits, f"{key} has {len(values)} values for channels {self.channels}", self.images, "one, or one each")
+        port = input_of(model, self.input, self.images)
         return _ImageFiles(self, folder, tuple(paths[: self.limit]), port.name, port.dtype, self._labels(base, folder))
 
     def _labels(self, base: Path, folder: Path) -> dict[str, Array] | None:
         if self.labels is None:
             return None
-        if self.labels != "folders":
+        if self.labels != FOLDERS:
             return read_labels(base / self.labels)
         classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
         return {
-            str(path.relative_to(folder)): np.asarray(classes.index(path.relative_to(folder).parts[0]))
-            for path in folder.rglob("*")
-            if path.suffix.lower() in _SUFFIXES
+            str(path.relative_to(folder)): np.asarray(index)
+            for index, name in enumerate(classes)
+            for path in (folder / name).rglob("*")
         }
 
 
@@ -76,11 +76,8 @@ class _ImageFiles(Samples):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the preprocessing, the files and the labels."""
-        sha = hashlib.sha256(repr(sorted(dump(self.spec).items())).encode())
-        for index, path in enumerate(self.paths):
-            sha.update(hashlib.sha256(path.read_bytes()).digest())
-            sha.update(repr(self._label(index)).encode())
-        return sha.hexdigest()
+        labels = (self._label(index) for index in range(len(self)))
+        return files_fingerprint(self.paths, labels, self.spec.reading)
 
     def read(self, index: int) -> Sample:
         """Decode and preprocess one image."""
@@ -111,12 +108,12 @@ def _preprocess(path: Path, spec: Images) -> Array:
 
 def _decode(path: Path, channels: str) -> Any:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise MissingExtraError("images need pillow", hint="pip install 'onnxopt[images]'") from error
     try:
         return Image.open(path).convert("L" if channels == "L" else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # a damaged PNG alone makes Pillow raise SyntaxError, ValueError or OSError
         raise DataError(f"cannot read the image: {error}", where=str(path)) from error
 
 
@@ -124,8 +121,7 @@ def _size(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, in
     """Return (width, height); one number scales the shorter side to it."""
     if not isinstance(resize, int):
         return resize[1], resize[0]
-    factor = resize / min(size)
-    return max(resize, int(size[0] * factor)), max(resize, int(size[1] * factor))
+    return resize * size[0] // min(size), resize * size[1] // min(size)
 
 
 def _box(size: tuple[int, int], crop: int | tuple[int, int]) -> tuple[int, int, int, int]:

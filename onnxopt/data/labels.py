@@ -20,12 +20,15 @@ def read_labels(path: Path) -> dict[str, Array]:
         DataError: The file is missing or has other columns.
     """
     try:
-        with path.open(newline="") as handle:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
-    except OSError as error:
-        raise DataError(f"cannot read the labels: {error.strerror}", where=str(path)) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the labels: {error}", where=str(path)) from error
     if not rows or not {"file", "label"} <= set(rows[0]):
         raise DataError("labels need a header line 'file,label' and one line a file", where=str(path))
+    for number, row in enumerate(rows, start=1):
+        if row["file"] is None or row["label"] is None:
+            raise DataError("the line has no label", where=f"{path}: line {number} after the header")
     return {row["file"]: parse_label(row["label"]) for row in rows}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,21 @@ class InMemory(Samples):
         return len(self.samples)
 
 
+def files_fingerprint(
+    paths: Iterable[Path], labels: Iterable[Array | None] = (), how: Mapping[str, Any] | None = None
+) -> str:
+    """Return the SHA-256 of the content of files, of their labels, and of how they are read."""
+    sha = hashlib.sha256(repr(sorted((how or {}).items())).encode())
+    for path in paths:
+        sha.update(hashlib.sha256(path.read_bytes()).digest())
+    for label in labels:
+        if label is not None:
+            _hash_array(sha, LABEL, label)
+    return sha.hexdigest()
+
+
 def _hash_array(sha: hashlib._Hash, key: str, array: Array) -> None:
+    if array.dtype == object:
+        array = array.astype(str)
     sha.update(f"{key}|{array.dtype.str}|{array.shape}|".encode())
     sha.update(np.ascontiguousarray(array).tobytes())

@@ -15,9 +15,16 @@ import yaml
 from onnxopt.data.sample import Samples
 from onnxopt.errors import DataError, OnnxoptError, UsageError, did_you_mean
 from onnxopt.ir.model import Model
+from onnxopt.ir.signature import Port
 from onnxopt.options import build, dump
 from onnxopt.registry import names, resolve
 from onnxopt.user_code import is_function_place
+
+PLACES = frozenset({"files", "stacked", "images", "text", "audio", "labels", "tokenizer"})
+"""Options that are paths."""
+
+FOLDERS = "folders"
+"""Instead of a file of labels: the folder a file lies in is its class."""
 
 
 class Source(ABC):
@@ -46,6 +53,11 @@ class Source(ABC):
         """The fields, as JSON values."""
         return dump(self)
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options that say how files are read; which files they are, their content tells."""
+        return {key: value for key, value in self.options.items() if key not in PLACES | {"limit"}}
+
 
 def make_source(spec: Mapping[str, Any], *, where: str, error: type[OnnxoptError] = UsageError) -> Source:
     """Return the source a description stands for.
@@ -56,7 +68,7 @@ def make_source(spec: Mapping[str, Any], *, where: str, error: type[OnnxoptError
     kinds = [key for key in spec if key in names("sources")]
     if len(kinds) != 1:
         hint = f"give exactly one of: {', '.join(names('sources'))}"
-        unknown = next(iter(spec), "")
+        unknown = str(next(iter(spec), ""))
         raise error(
             f"cannot tell what kind of data {dict(spec)} is",
             where=where,
@@ -116,9 +128,23 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 def _beside(file: Path, key: str, value: Any) -> Any:
     """Make paths of a description start at its own folder."""
-    if key in ("files", "stacked", "images", "text", "audio", "labels", "tokenizer") and isinstance(value, str):
+    if key in PLACES and isinstance(value, str) and (key, value) != ("labels", FOLDERS):
         return str(file.parent / value)
     return value
+
+
+def input_of(model: Model, name: str | None, where: str) -> Port:
+    """Return the input of that name, or the only one there is.
+
+    Raises:
+        DataError: There is no such input, or several and no name.
+    """
+    ports = {port.name: port for port in model.signature.inputs}
+    if name is None:
+        need(len(ports) == 1, f"the model has inputs {list(ports)}", where, "add input: NAME")
+        return next(iter(ports.values()))
+    need(name in ports, f"the model has no input {name!r}", where, did_you_mean(name, ports))
+    return ports[name]
 
 
 def need(condition: bool, what: str, where: str, hint: str | None = None) -> None:

@@ -75,7 +75,7 @@ def split(samples: Samples, *, seed: int = 0, share: float = DEFAULT_SHARE) -> S
             hint="give more samples, or a folder with the subfolders calibration and evaluation",
         )
     order = np.random.default_rng(seed).permutation(len(groups))
-    wanted = min(max(1, round(share * len(groups))), MAX_CALIBRATION)
+    wanted = min(max(1, round(share * len(groups))), MAX_CALIBRATION, len(groups) - 1)
     clusters = list(groups.values())
     chosen = sorted(index for group in order[:wanted] for index in clusters[group])
     rest = sorted(set(range(len(samples))) - set(chosen))

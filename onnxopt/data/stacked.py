@@ -34,14 +34,16 @@ class Stacked(Source):
         return InMemory(tuple(self._sample(arrays, labels, start) for start in starts))
 
     def _arrays(self, path: Path, model: Model) -> dict[str, Array]:
-        need(path.exists(), f"there is no file {path}", self.stacked)
+        need(path.is_file(), f"there is no file {path}", self.stacked)
         if path.suffix == ".npz":
-            return read_arrays(path)
+            arrays = read_arrays(path)
+            need(bool(arrays), "the file holds no arrays", str(path), "write it with numpy.savez")
+            return arrays
         inputs = [port.name for port in model.signature.inputs]
         need(len(inputs) == 1, f"an .npy holds one array, the model has inputs {inputs}", self.stacked, "use an .npz")
         try:
             return {inputs[0]: np.load(path, allow_pickle=False)}
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # numpy raises what it likes at a damaged file
             raise DataError(f"cannot read the array: {error}", where=str(path)) from error
 
     def _rows(self, arrays: dict[str, Array]) -> int:

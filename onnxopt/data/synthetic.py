@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -10,15 +11,17 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.data.sample import Array, InMemory, Sample, Samples
-from onnxopt.data.source import Source
-from onnxopt.errors import DataError
+from onnxopt.data.source import Source, need
+from onnxopt.errors import DataError, did_you_mean
 from onnxopt.ir.model import Model
 from onnxopt.ir.signature import Port
 from onnxopt.ir.weights import constant_tensor
 from onnxopt.options import option, options
 
 _PASS_ON = {"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-_BATCH_NAMES = ("b", "batch", "batch_size", "n", "N", "unk__")
+_BATCH = re.compile(r"b|n|bs|batch.*|unk__.*", re.IGNORECASE)
+"""Names exporters give to the batch; ``unk__`` is tf2onnx's for a dimension it knows nothing of."""
+
 _OTHER_DIM = 32
 """Size of a symbolic dimension nobody gave: a multiple of the strides of most networks."""
 
@@ -35,9 +38,17 @@ class Synthetic(Source):
 
     def open(self, model: Model, base: Path) -> Samples:
         """Return the feeds; the same for the same seed and model."""
+        self._check_dims(model)
         random = np.random.default_rng(self.seed)
         limits = index_limits(model.graph)
         return InMemory(tuple(self._sample(i, model, limits, random) for i in range(self.synthetic)), made_up=True)
+
+    def _check_dims(self, model: Model) -> None:
+        axes = [(port.name, *pair) for port in model.signature.inputs for pair in enumerate(port.shape or ())]
+        known = {f"{name}.{axis}" for name, axis, _ in axes} | {dim for *_, dim in axes if isinstance(dim, str)}
+        for key, size in self.dims.items():
+            need(key in known, f"no input has a dimension {key!r}", "dims", did_you_mean(key, known))
+            need(size >= 0, f"the dimension {key!r} cannot be {size}", "dims")
 
     def _sample(self, index: int, model: Model, limits: Mapping[str, int], random: np.random.Generator) -> Sample:
         feeds = {port.name: self._array(port, limits.get(port.name), random) for port in model.signature.inputs}
@@ -70,7 +81,7 @@ class Synthetic(Source):
         for key in (f"{port.name}.{axis}", str(dim)):
             if key in self.dims:
                 return self.dims[key]
-        return 1 if axis == 0 or str(dim).startswith(_BATCH_NAMES) else _OTHER_DIM
+        return 1 if axis == 0 or _BATCH.fullmatch(str(dim)) else _OTHER_DIM
 
 
 def index_limits(graph: onnx_ir.Model) -> dict[str, int]:

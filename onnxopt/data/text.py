@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from onnxopt.data.sample import Array, Sample, Samples
 from onnxopt.data.source import Source, need
 from onnxopt.errors import DataError, MissingExtraError
 from onnxopt.ir.model import Model
-from onnxopt.options import dump, option, options
+from onnxopt.options import option, options
 
 
 @options
@@ -43,10 +44,14 @@ class Text(Source):
         """Return the rows in order."""
         rows = _read_rows(base / self.text)[: self.limit]
         need(bool(rows), "there are no rows", self.text)
-        for key in (self.column, self.pair, self.label):
-            need(key is None or key in rows[0], f"rows have no {key!r}", self.text, f"they have: {', '.join(rows[0])}")
+        for number, row in enumerate(rows, start=1):
+            have = [key for key, value in row.items() if value is not None]
+            for key in filter(None, (self.column, self.pair, self.label)):
+                need(key in have, f"row {number} has no {key!r}", self.text, f"it has: {', '.join(have)}")
+        tokenizer = base / self.tokenizer
+        need(tokenizer.is_file(), f"there is no file {tokenizer}", self.text, "tokenizer: the model's tokenizer.json")
         inputs = {port.name: port.dtype for port in model.signature.inputs}
-        return _Rows(self, tuple(rows), base / self.tokenizer, inputs)
+        return _Rows(self, tuple(rows), tokenizer, inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,7 @@ class _Rows(Samples):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the rows, the tokenizer file and how they are used."""
-        sha = hashlib.sha256(json.dumps([dump(self.spec), self.rows], sort_keys=True, default=str).encode())
+        sha = hashlib.sha256(json.dumps([self.spec.reading, self.rows], sort_keys=True, default=str).encode())
         sha.update(self.tokenizer_file.read_bytes())
         return sha.hexdigest()
 
@@ -68,9 +73,10 @@ class _Rows(Samples):
         """The tokenizer, set to cut (and pad) as the description says."""
         tokenizer = _load_tokenizer(self.tokenizer_file)
         tokenizer.enable_truncation(self.spec.max_length)
+        padding = tokenizer.padding or {}
         tokenizer.no_padding()
         if self.spec.pad:
-            tokenizer.enable_padding(length=self.spec.max_length)
+            tokenizer.enable_padding(**{**padding, "length": self.spec.max_length})
         return tokenizer
 
     def read(self, index: int) -> Sample:
@@ -93,13 +99,29 @@ class _Rows(Samples):
 
 def _read_rows(path: Path) -> list[Mapping[str, Any]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the texts: {error}", where=str(path)) from error
-    if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
+    return _csv_rows(text, path) if path.suffix == ".csv" else _json_rows(text, path)
+
+
+def _csv_rows(text: str, path: Path) -> list[Mapping[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text), restkey="")
+    rows: list[Mapping[str, Any]] = []
+    try:
+        for row in reader:
+            need("" not in row, "the row has more fields than the header", f"{path}:{reader.line_num}", "quote commas")
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"cannot read the texts: {error}", where=f"{path}:{reader.line_num}") from error
+    return rows
+
+
+def _json_rows(text: str, path: Path) -> list[Mapping[str, Any]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
