@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from onnxopt.errors import EngineError, OnnxoptError
+from onnxopt.errors import DataError, EngineError, OnnxoptError
 from onnxopt.ir.signature import Signature
 from onnxopt.options import build, dump
 from onnxopt.registry import resolve
@@ -20,6 +20,14 @@ from onnxopt.targets.target import Target
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 Results = dict[str, Array]
+
+_UNKNOWN_OPERATOR = (
+    "not a registered function/op",
+    "could not find an implementation",
+    "no conversion rule",
+    "unknown, known functions",
+)
+"""What onnxruntime, OpenVINO and the reference evaluator say of an operator they do not have."""
 
 
 class Engine(ABC):
@@ -123,12 +131,20 @@ def runtime_error(runtime: str, action: str, error: Exception, model: Path | Non
     )
 
 
+def refuse_wrong_feeds(runtime: str, signature: Signature, feeds: Feeds) -> None:
+    """Raise EngineError unless feeds fit, for runtimes that compute something from feeds that do not."""
+    try:
+        signature.check_feeds(feeds, runtime)
+    except DataError as error:
+        raise EngineError(f"{runtime} cannot run the model: {error.what}", hint=error.hint) from error
+
+
 def _first_lines(text: str, limit: int = 400) -> str:
     joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return joined if len(joined) <= limit else joined[:limit] + "…"
 
 
 def _hint(text: str) -> str | None:
-    if "is not a registered function/op" in text or "custom" in text.lower() or "unsupported" in text.lower():
+    if any(words in text.lower() for words in _UNKNOWN_OPERATOR):
         return "the model uses an operator this runtime does not have; try another --runtime"
     return None

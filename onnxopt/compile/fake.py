@@ -68,6 +68,10 @@ class _FakeEngine(Engine):
         factors = 1 + self._script.noise * self._random.standard_normal(repeats)
         return [float(self._script.latency * max(factor, 0.1)) for factor in factors]
 
+    def close(self) -> None:
+        """Close the reference evaluator."""
+        self._inner.close()
+
     def _disturbed(self, array: np.ndarray) -> np.ndarray:
         if not self._script.error or array.dtype.kind != "f":
             return array

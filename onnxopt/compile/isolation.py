@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxopt.compile.engine import Backend, Engine, Feeds, Results
-from onnxopt.errors import EngineCrashError, EngineTimeoutError
+from onnxopt.errors import EngineCrashError, EngineError, EngineTimeoutError
 from onnxopt.ir.signature import Signature
 from onnxopt.targets.target import Target
 
@@ -81,6 +81,8 @@ class Child:
         self.close()
 
     def _ask(self, verb: str, place: str, arguments: tuple[Any, ...]) -> Any:
+        if self._connection.closed:
+            raise EngineError("the engine is closed")
         try:
             self._connection.send((verb, place, arguments))
             if not self._connection.poll(self._limits.seconds):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from onnxopt.compile.engine import Backend, Engine, Feeds, Results, runtime_error
+from onnxopt.compile.engine import Backend, Engine, Feeds, Results, refuse_wrong_feeds, runtime_error
 from onnxopt.ir.signature import Dim, Port, Signature
 from onnxopt.options import option, options
 from onnxopt.targets.target import Target
@@ -68,6 +68,7 @@ class _Compiled(Engine):
         """Keep the names the file gives: compiling adds aliases to outputs."""
         self._request = compiled.create_infer_request()
         self._signature = signature
+        self._inputs = {port.name for port in signature.inputs}
 
     @property
     def signature(self) -> Signature:
@@ -75,7 +76,9 @@ class _Compiled(Engine):
         return self._signature
 
     def run(self, feeds: Feeds) -> Results:
-        """Run once; results are copies."""
+        """Run once; results are copies. An input that is not fed would silently keep the array of the call before."""
+        if feeds.keys() != self._inputs:
+            refuse_wrong_feeds("openvino", self._signature, feeds)
         try:
             self._request.infer(dict(feeds), share_inputs=True)
             tensors = self._request.output_tensors

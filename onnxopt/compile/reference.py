@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxopt.compile.engine import Backend, Engine, Feeds, Results, runtime_error
+from onnxopt.compile.engine import Backend, Engine, Feeds, Results, refuse_wrong_feeds, runtime_error
 from onnxopt.ir.signature import Port, Signature
 from onnxopt.options import options
 from onnxopt.targets.target import Target
@@ -47,13 +47,18 @@ class _Evaluator(Engine):
         return self._signature
 
     def run(self, feeds: Feeds) -> Results:
-        """Evaluate node after node with numpy."""
+        """Evaluate node after node with numpy, which would broadcast arrays of another rank."""
+        refuse_wrong_feeds("the reference evaluator", self._signature, feeds)
         names = [port.name for port in self._signature.outputs]
         try:
             results = self._evaluator.run(names, dict(feeds))
         except Exception as error:
             raise runtime_error("the reference evaluator", "run", error) from error
         return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+    def close(self) -> None:
+        """Drop the evaluator and its weights."""
+        self._evaluator = None
 
 
 def _signature(proto: Any) -> Signature:
