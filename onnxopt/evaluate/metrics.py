@@ -155,7 +155,7 @@ class Top5(_TopK):
 
 @options
 class F1(_OneOutput):
-    """F1 of a class against the rest, or the unweighted mean over classes."""
+    """F1 of a class against the rest, or the unweighted mean over all classes that are true or predicted."""
 
     name: ClassVar[str] = "f1"
     average: Literal["macro", "binary"] = option("binary: of the class 1 alone", default="macro")
@@ -168,7 +168,7 @@ class F1(_OneOutput):
     def combine(self, contributions: Sequence[Array]) -> float:
         """Return 2 TP / (2 TP + FP + FN), averaged."""
         guess, truth = np.concatenate(contributions).T
-        classes = [1] if self.average == "binary" else sorted({*truth.tolist()})
+        classes = [1] if self.average == "binary" else sorted({*guess.tolist(), *truth.tolist()})
         return float(np.mean([_f1(guess == c, truth == c) for c in classes]))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from onnxopt.compile.engine import Engine, Feeds, Results
+from onnxopt.compile.engine import Array, Results
 from onnxopt.data.files import read_arrays
 
 
@@ -19,8 +19,15 @@ class OutputStore:
     folder: Path
 
     def write(self, index: int, outputs: Results) -> None:
-        """Keep the outputs of sample ``index``."""
-        np.savez(self._path(index), **outputs)  # type: ignore[arg-type]
+        """Keep the tensors among the outputs of sample ``index``, strings too; sequences and maps are left out.
+
+        ``numpy.savez`` cannot keep an output called ``file``, and pickles strings.
+        """
+        with zipfile.ZipFile(self._path(index), "w") as archive:
+            for name, array in outputs.items():
+                if isinstance(array, np.ndarray):
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, _without_objects(array), allow_pickle=False)
 
     def read(self, index: int) -> Results:
         """Return the outputs of sample ``index``."""
@@ -30,9 +37,5 @@ class OutputStore:
         return self.folder / f"{index:06d}.npz"
 
 
-def run_all(engine: Engine, feeds: Iterator[Feeds], store: OutputStore) -> int:
-    """Run an engine on every feed and keep the outputs; return how many."""
-    count = 0
-    for count, one in enumerate(feeds, start=1):
-        store.write(count - 1, engine.run(one))
-    return count
+def _without_objects(array: Array) -> Array:
+    return array.astype(np.str_) if array.dtype == object else array

@@ -19,8 +19,11 @@ Array = np.ndarray[Any, Any]
 
 ALLOWANCE = 10.0
 """How many times the runtime's own rounding noise a change may cause."""
-FLOOR = 400.0
-"""In units of the dtype's epsilon (5e-5 for float32): allowed even where the runtime's noise is nil."""
+FLOORS = {"float64": 1e-8, "float32": 5e-5, "float16": 0.015, "bfloat16": 0.05}
+"""Share of the standard deviation allowed even where the runtime's noise is nil: some ten roundings of sixteen bits,
+and more of the types whose rounding cannot be mistaken for a mistake."""
+_ROUNDINGS = 4.0
+"""Roundings of the largest value that are innocent; they outgrow ``FLOORS`` where values vary little around it."""
 CEILING = 0.05
 """Where the runtime's own noise is above this share of the standard deviation, the output tells nothing."""
 _EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
@@ -32,9 +35,9 @@ class OutputCheck:
 
     Attributes:
         name: The output.
-        error: Largest difference over the informative probes, as a share of the output's standard deviation;
-            the share of values that differ where the output is not floating point; inf where shape, dtype or the
-            place of a NaN or infinity differs on any probe.
+        error: Largest difference over the probes, as a share of the output's standard deviation, or of its largest
+            value where it does not vary; the share of values that differ where the output is not floating point;
+            inf where shape, dtype or the place of a NaN or infinity differs.
         tolerance: What rounding explains.
         informative: Indices of probes on which a wrong answer would show.
         worst: Index of the probe with the largest error.
@@ -66,10 +69,11 @@ def check_output(
     scales = _scales(before)
     noise = [_difference(a, b, scale) for a, b, scale in zip(before, noisy, scales, strict=True)]
     errors = [_difference(a, c, scale) for a, c, scale in zip(before, after, scales, strict=True)]
-    informative = tuple(i for i, (scale, n) in enumerate(zip(scales, noise, strict=True)) if scale and n <= CEILING)
-    counted = {i: e for i, e in enumerate(errors) if i in informative or (math.isinf(e) and noise[i] < math.inf)}
+    steady = [i for i, n in enumerate(noise) if n <= CEILING]
+    informative = tuple(i for i in steady if scales[i])
+    counted = {i: e for i, e in enumerate(errors) if i in steady or (math.isinf(e) and noise[i] < math.inf)}
     worst = max(counted, key=lambda i: counted[i], default=0)
-    allowed = max([_floor(before), *(ALLOWANCE * noise[i] for i in informative)])
+    allowed = max([*map(_floor, before, scales), *(ALLOWANCE * noise[i] for i in steady)])
     return OutputCheck(name, counted.get(worst, 0.0), min(allowed, CEILING), informative, worst)
 
 
@@ -79,7 +83,9 @@ def _scales(arrays: Sequence[Array]) -> list[float]:
     A single number a probe, such as one score, is held against how it varies from probe to probe.
     """
     if not all(is_float(array) for array in arrays):
-        return [float(array.size > 0) for array in arrays]
+        values = np.concatenate([array.reshape(-1) for array in arrays])
+        varies = bool((values != values[:1]).any())
+        return [float(varies and array.size > 0) for array in arrays]
     pooled = _deviation(np.concatenate([array.astype(np.float64).reshape(-1) for array in arrays]))
     return [_deviation(array.astype(np.float64)) or pooled for array in arrays]
 
@@ -100,10 +106,17 @@ def _difference(reference: Array, value: Array | None, scale: float) -> float:
     finite = np.isfinite(a)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
         return math.inf
-    largest = float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0
-    unit = scale or (float(np.abs(a[finite]).max()) if finite.any() else 0.0)
+    largest = _largest(a[finite] - b[finite])
+    unit = scale or _largest(a)
     return largest / unit if unit else (math.inf if largest else 0.0)
 
 
-def _floor(arrays: Sequence[Array]) -> float:
-    return max(FLOOR * _EPSILON.get(array.dtype.name, 0.0) for array in arrays)
+def _floor(array: Array, scale: float) -> float:
+    offset = _largest(array) / scale if scale else 0.0
+    return max(FLOORS.get(array.dtype.name, 0.0), _ROUNDINGS * _EPSILON.get(array.dtype.name, 0.0) * offset)
+
+
+def _largest(array: Array) -> float:
+    """Return the largest absolute value, infinities and NaN aside."""
+    finite = np.abs(array[np.isfinite(array)]) if is_float(array) else np.empty(0)
+    return float(finite.max(initial=0.0))

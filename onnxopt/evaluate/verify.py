@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxopt.compile.engine import Feeds, Results
 from onnxopt.compile.isolation import Limits, PersistentChild
 from onnxopt.compile.ort import OnnxRuntime
@@ -104,7 +106,7 @@ class Verifier:
                 raise VerificationError(
                     f"{what} changed the answer: output {check.name!r} is off by {check.error:.2g} of its standard"
                     f" deviation (rounding explains {check.tolerance:.2g}) on {probe.name}",
-                    where=locate_difference(before, after, probe.feeds, self._folder),
+                    where=locate_difference(before, after, probe.feeds, self._folder, self._child),
                     hint="leave the step out, and please report it with the model",
                 )
         if not any(check.informative for check in checks):
@@ -126,13 +128,13 @@ class Verifier:
 
 
 def run_probes(path: str, optimization: Any, feeds: Sequence[Feeds]) -> list[Results | None]:
-    """Run a model file on each of some feeds, None where it refuses them; called in the child."""
+    """Return the tensors a model file makes of each of some feeds, None where it refuses them; called in the child."""
     results: list[Results | None] = []
     with OnnxRuntime(graph_optimization=optimization).compile(Path(path), local_target()) as engine:
         for one in feeds:
             results.append(None)
             with suppress(EngineError):
-                results[-1] = engine.run(one)
+                results[-1] = {name: v for name, v in engine.run(one).items() if isinstance(v, np.ndarray)}
     return results
 
 
