@@ -13,7 +13,7 @@ from onnxopt.context import Context
 from onnxopt.errors import PassError
 from onnxopt.ir.cleanup import freeze_weights, lift_constants, remove_unused
 from onnxopt.ir.shapes import infer_shapes
-from onnxopt.ir.traverse import all_graphs
+from onnxopt.ir.traverse import all_graphs, subgraphs
 from onnxopt.passes import Pass, option, options
 from onnxopt.quantize.prepare import refuse_quantized
 
@@ -26,6 +26,7 @@ _WORTH_BYTES = 1024
 
 @options
 class _Cast(Pass):
+    revision: ClassVar[int] = 2
     exact: ClassVar[bool] = False
 
     mode: Literal["storage", "compute"] = option(
@@ -126,6 +127,8 @@ class _Caster:
     def _can_move(self, node: onnx_ir.Node) -> bool:
         if node.op_type in self._keep or node.name in self._keep or node.domain not in ("", "ai.onnx"):
             return False
+        if list(subgraphs(node)):
+            return False  # its branches compute in float32, and so must what they return
         floats = [value for value in (*node.inputs, *node.outputs) if value is not None and _is_float32(value)]
         known = all(value is None or value.dtype is not None for value in (*node.inputs, *node.outputs))
         tensors = [value.const_value for value in floats if value.const_value is not None]
@@ -182,11 +185,12 @@ def _is_float32(value: onnx_ir.Value) -> bool:
 
 
 def _fits(tensor: onnx_ir.TensorProtocol, target: onnx_ir.DataType) -> bool:
-    """Whether no finite value becomes infinite."""
+    """Whether the largest value neither becomes infinite nor, as an epsilon may, zero."""
     if tensor.dtype != onnx_ir.DataType.FLOAT or target != onnx_ir.DataType.FLOAT16:
         return True
-    array = tensor.numpy()
-    return not array.size or float(np.abs(array).max()) <= float(np.finfo(np.float16).max)
+    limits = np.finfo(np.float16)
+    largest = float(np.abs(tensor.numpy()).max(initial=0.0))
+    return largest == 0 or float(limits.smallest_subnormal) <= largest <= float(limits.max)
 
 
 def _register(

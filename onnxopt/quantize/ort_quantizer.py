@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import onnx_ir
 from onnxopt.compile.isolation import Limits, run_isolated
 from onnxopt.data.files import SampleFiles, write_samples
 from onnxopt.data.sample import Samples
-from onnxopt.ir.model import Model, normalise
+from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
 from onnxopt.ir.write import write_model
 
@@ -22,8 +23,9 @@ def quantize_statically(
     graph: onnx_ir.Model, samples: Samples, folder: Path, settings: Mapping[str, Any]
 ) -> onnx_ir.Model:
     """Return the model with QuantizeLinear and DequantizeLinear inserted, calibrated on samples."""
-    write_samples(samples, folder / "samples")
-    return _in_child(graph, folder, "run_static", str(folder / "samples"), dict(settings))
+    with tempfile.TemporaryDirectory(dir=folder) as calibration:
+        write_samples(samples, Path(calibration))
+        return _in_child(graph, folder, "run_static", calibration, dict(settings))
 
 
 def quantize_dynamically(graph: onnx_ir.Model, folder: Path, settings: Mapping[str, Any]) -> onnx_ir.Model:
@@ -69,7 +71,6 @@ def run_dynamic(before: str, after: str, settings: Mapping[str, Any]) -> None:
 
 def _in_child(graph: onnx_ir.Model, folder: Path, function: str, *arguments: Any) -> onnx_ir.Model:
     before, after = folder / "float.onnx", folder / "quantized.onnx"
-    normalise(graph)
     write_model(Model(graph), before)
     place = f"onnxopt.quantize.ort_quantizer:{function}"
     run_isolated(place, str(before), str(after), *arguments, limits=Limits(seconds=_SECONDS))

@@ -11,9 +11,11 @@ import onnx_ir
 from onnxopt.errors import PassError
 from onnxopt.ir.cleanup import freeze_weights, lift_constants, remove_unused
 from onnxopt.ir.fold import fold
+from onnxopt.ir.model import normalise
 from onnxopt.ir.opset import convert
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_nodes
+from onnxopt.ir.weights import constant_tensor
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear have an axis."""
@@ -49,7 +51,7 @@ def refuse_without(graph: onnx_ir.Model, ops: frozenset[str]) -> None:
 
 
 def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
-    """Return a graph with every weight in an initializer, shapes inferred, and at least opset 13."""
+    """Return a graph with every weight in an initializer, shapes inferred, nodes named, and at least opset 13."""
     freeze_weights(graph)
     if graph.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
         graph = convert(graph, PER_CHANNEL_OPSET)
@@ -58,4 +60,11 @@ def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     lift_constants(graph)
     remove_unused(graph)
     infer_shapes(graph)
+    normalise(graph)
     return graph
+
+
+def matmuls_of_activations(graph: onnx_ir.Model) -> list[str]:
+    """Return the names of MatMul nodes that read no weight, such as those of attention."""
+    found = (node for node in all_nodes(graph) if node.op_type == "MatMul")
+    return [node.name or "" for node in found if all(constant_tensor(value) is None for value in node.inputs)]

@@ -9,7 +9,7 @@ import onnx_ir
 from onnxopt.context import Context, Use
 from onnxopt.passes import Pass, option, options
 from onnxopt.quantize.ort_quantizer import quantize_statically
-from onnxopt.quantize.prepare import prepare, refuse_quantized, refuse_without
+from onnxopt.quantize.prepare import matmuls_of_activations, prepare, refuse_quantized, refuse_without
 
 COMPUTE = ("Conv", "Gemm", "MatMul")
 """Where the multiplications are."""
@@ -47,6 +47,7 @@ class QuantizeStatic(Pass):
     """Quantize weights and activations to 8 bits as QDQ, calibrated by onnxruntime on the calibration samples."""
 
     name: ClassVar[str] = "quantize-static"
+    revision: ClassVar[int] = 2
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "scratch"})
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime")
     exact: ClassVar[bool] = False
@@ -72,19 +73,21 @@ class QuantizeStatic(Pass):
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the quantized model."""
-        return quantize_statically(prepare(graph), ctx.data[: self.samples], ctx.scratch, self._settings())
+        graph = prepare(graph)
+        return quantize_statically(graph, ctx.data[: self.samples], ctx.scratch, self._settings(graph))
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, graph: onnx_ir.Model) -> dict[str, Any]:
+        """Return what the quantizer is told; it looks at ``MatMulConstBOnly`` in its other format only, not in QDQ."""
+        attention = matmuls_of_activations(graph) if self.weight_matmul_only else []
         return {
             "ops": list(COMPUTE if self.scope == "compute" else COMPUTE + AROUND),
             "per_channel": self.per_channel,
             "reduce_range": self.reduce_range,
             "activations": "QInt8" if self.signed_activations else "QUInt8",
             "weights": "QInt8",
-            "skip": list(self.skip),
+            "skip": [*self.skip, *attention],
             "method": _METHODS[self.method],
             "extra": {
-                "MatMulConstBOnly": self.weight_matmul_only,
                 "ActivationSymmetric": self.signed_activations,
                 "CalibStridedMinMax": _STRIDE,
             },

@@ -34,13 +34,12 @@ class FixShapes(Pass):
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Set the dimensions of inputs, and infer every other shape anew."""
-        fixed = {name: size for name, size in self.dims.items() if "." not in name}
         for value in graph.graph.inputs:
             for axis, key in enumerate(_keys(value)):
                 if key is not None and key in self.dims and value.shape is not None:
                     value.shape[axis] = self.dims[key]
         for value in graph.graph.outputs:
-            _set_named(value, {**fixed, **self.dims})
+            _set_named(value, self.dims)
         forget_shapes(graph)
         infer_shapes(graph, outputs=True)
 
