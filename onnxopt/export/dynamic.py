@@ -28,9 +28,9 @@ class DynamicDim:
     high: int
     axes: tuple[tuple[str, int], ...]
 
-    def axis_of(self, input_name: str) -> int | None:
-        """Return which axis of an input it is, None if none."""
-        return next((axis for name, axis in self.axes if name in ("*", input_name)), None)
+    def axes_of(self, input_name: str) -> tuple[int, ...]:
+        """Return which axes of an input it is."""
+        return tuple(axis for name, axis in self.axes if name in ("*", input_name))
 
     def untraced(self, traced: int) -> tuple[int, ...]:
         """Return sizes to check that were not traced: the smallest, the largest that is cheap, and one between."""
@@ -46,15 +46,40 @@ def parse_dynamic(texts: Sequence[str] | Mapping[str, str]) -> tuple[DynamicDim,
     """
     if isinstance(texts, Mapping):
         texts = [f"{name}={bounds}" for name, bounds in texts.items()]
-    return tuple(_parse(text) for text in texts)
+    dims = tuple(_parse(text) for text in texts)
+    names = [dim.name for dim in dims]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"--dynamic gives {twice!r} twice", hint=_HINT)
+    return dims
 
 
-def check_inputs(dims: Sequence[DynamicDim], inputs: Sequence[str]) -> None:
-    """Raise UsageError if a dimension names an input there is not."""
+def check_inputs(dims: Sequence[DynamicDim], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise UsageError if a dimension names an input or axis there is not, or does not fit the example's size.
+
+    Args:
+        dims: The dimensions.
+        shapes: Of the example, by input.
+    """
     for dim in dims:
         for name, _ in dim.axes:
-            if name != "*" and name not in inputs:
-                raise UsageError(f"--dynamic {dim.name}: there is no input {name!r}", hint=did_you_mean(name, inputs))
+            if name != "*" and name not in shapes:
+                raise UsageError(f"--dynamic {dim.name}: there is no input {name!r}", hint=did_you_mean(name, shapes))
+        for name, shape in shapes.items():
+            _check_axes(dim, name, shape)
+
+
+def _check_axes(dim: DynamicDim, name: str, shape: Sequence[int]) -> None:
+    for axis in dim.axes_of(name):
+        if axis >= len(shape):
+            raise UsageError(
+                f"--dynamic {dim.name}: input {name!r} has {len(shape)} dimensions, there is no axis {axis}", hint=_HINT
+            )
+        if not dim.low <= shape[axis] <= dim.high:
+            raise UsageError(
+                f"--dynamic {dim.name}: the example has {shape[axis]} along {name}.{axis}, not {dim.low} to {dim.high}",
+                hint="widen the range, or return another example",
+            )
 
 
 def _parse(text: str) -> DynamicDim:

@@ -73,7 +73,7 @@ def export_model(
     """
     source = open_source(place, weights)
     dims = parse_dynamic(dynamic)
-    check_inputs(dims, list(source.example))
+    check_inputs(dims, {name: tuple(tensor.shape) for name, tensor in source.example.items()})
     graph, exporter, reason = _export(source, dims, opset)
     model = _as_model(graph, source, opset)
     with _beside(out) as draft:
@@ -126,7 +126,7 @@ def _with_torchscript(source: Source, dims: Sequence[DynamicDim], opset: int) ->
     twin = _distinct(source.module)
     stream = io.BytesIO()
     names = list(source.example)
-    axes = {name: {a: dim.name for dim in dims if (a := dim.axis_of(name)) is not None} for name in names}
+    axes = {name: {axis: dim.name for dim in dims for axis in dim.axes_of(name)} for name in names}
     torch.onnx.export(
         twin,
         tuple(source.example.values()),
@@ -159,7 +159,7 @@ def _distinct(module: torch.nn.Module) -> torch.nn.Module:
 
 def _torch_dims(name: str, dims: Sequence[DynamicDim]) -> dict[int, Any]:
     made = {dim.name: torch.export.Dim(dim.name, min=dim.low, max=dim.high) for dim in dims}
-    return {axis: made[dim.name] for dim in dims if (axis := dim.axis_of(name)) is not None}
+    return {axis: made[dim.name] for dim in dims for axis in dim.axes_of(name)}
 
 
 def _at_opset(graph: onnx_ir.Model, source: Source, opset: int) -> onnx_ir.Model:

@@ -45,6 +45,11 @@ def check_parity(source: Source, path: Path, dims: Sequence[DynamicDim]) -> tupl
     found = []
     with IsolatedEngine(OnnxRuntime(), path, local_target()) as engine:
         names = [port.name for port in engine.signature.inputs]
+        if len(names) != len(source.example):
+            raise VerificationError(
+                f"the exported model takes {', '.join(names) or 'nothing'}, the module {', '.join(source.example)}",
+                hint="the module leaves torch, and what it made of the example was frozen into the model",
+            )
         for example in _examples(source.example, dims):
             shapes = {name: tuple(tensor.shape) for name, tensor in example.items()}
             feeds = {name: tensor.numpy() for name, tensor in zip(names, example.values(), strict=True)}
@@ -60,18 +65,22 @@ def check_parity(source: Source, path: Path, dims: Sequence[DynamicDim]) -> tupl
 
 
 def _examples(example: Mapping[str, torch.Tensor], dims: Sequence[DynamicDim]) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield inputs of the traced sizes, and of other sizes of each dynamic dimension."""
+    """Yield inputs of the traced sizes, and of other sizes of each dynamic dimension.
+
+    The example with its sign turned is one: it takes the other side of most branches on values.
+    """
     yield dict(example)
+    yield {name: -tensor if tensor.is_floating_point() else tensor for name, tensor in example.items()}
     for seed in range(_SEEDS):
         yield {name: _random(tensor, tuple(tensor.shape), seed) for name, tensor in example.items()}
         for dim in dims:
-            traced = next(t.shape[a] for n, t in example.items() if (a := dim.axis_of(n)) is not None)
+            traced = next(t.shape[axis] for n, t in example.items() for axis in dim.axes_of(n))
             for size in dim.untraced(traced):
-                yield {n: _random(t, _resized(t, dim.axis_of(n), size), seed) for n, t in example.items()}
+                yield {n: _random(t, _resized(t, dim.axes_of(n), size), seed) for n, t in example.items()}
 
 
-def _resized(tensor: torch.Tensor, axis: int | None, size: int) -> tuple[int, ...]:
-    return tuple(size if i == axis else old for i, old in enumerate(tensor.shape))
+def _resized(tensor: torch.Tensor, axes: Sequence[int], size: int) -> tuple[int, ...]:
+    return tuple(size if axis in axes else old for axis, old in enumerate(tensor.shape))
 
 
 def _random(like: torch.Tensor, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -131,8 +140,13 @@ def _error(want: Sequence[np.ndarray], have: Sequence[np.ndarray], shapes: Mappi
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest difference as a share of the largest value; NaN and infinities must be in the same places."""
     if a.shape != b.shape:
         return float("inf")
-    scale = float(np.abs(a.astype(np.float64)).max()) if a.size else 0.0
-    largest = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) if a.size else 0.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
+        return float("inf")
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    largest = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     return largest / scale if scale else (0.0 if not largest else float("inf"))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from onnxopt.errors import MissingExtraError, ModelError, UsageError
+from onnxopt.export.archive import pickle_reason, refuse_code
 from onnxopt.user_code import call_user, load_function
 
 _RETURN = "return (module, example) where example is a tensor, a tuple of tensors, or a dict of them by argument"
@@ -68,17 +69,19 @@ def _read_weights(path: Path) -> Mapping[str, torch.Tensor]:
             from safetensors.torch import load_file
         except ModuleNotFoundError as error:
             raise MissingExtraError("safetensors is not installed", hint="pip install safetensors") from error
-        tensors: Mapping[str, torch.Tensor] = load_file(path)
+        try:
+            tensors: Mapping[str, torch.Tensor] = load_file(path)
+        except Exception as error:
+            raise ModelError(f"the weights cannot be read: {error}", where=str(path)) from error
         return tensors
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
         hint = "only plain state dicts are loaded: save module.state_dict()"
-        raise ModelError(f"the weights cannot be read: {reason}", where=str(path), hint=hint) from error
-    if not isinstance(loaded, Mapping):
-        raise ModelError(f"the file holds a {type(loaded).__name__}, no state dict", where=str(path))
-    inner: Mapping[str, torch.Tensor] = loaded.get("state_dict", loaded)
+        raise ModelError(f"the weights cannot be read: {pickle_reason(error)}", where=str(path), hint=hint) from error
+    inner = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    if not isinstance(inner, Mapping):
+        raise ModelError(f"the file holds a {type(inner).__name__}, no state dict", where=str(path))
     return inner
 
 
@@ -93,10 +96,13 @@ def _from_function(place: str) -> Source:
 def _from_file(path: Path) -> Source:
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="give a .pt2 file of torch.export.save")
+    refuse_code(path)
     try:
         program = torch.export.load(path)
     except Exception as error:
         raise ModelError(f"{path} is no exported program: {str(error).splitlines()[0]}") from error
+    if program.example_inputs is None:
+        raise ModelError(f"{path} holds no example inputs", hint="save it with those it was exported with")
     args, kwargs = program.example_inputs
     module = program.module()
     named = _named(module, args, str(path)) if args else {}
@@ -112,6 +118,11 @@ def _named(module: torch.nn.Module, example: Any, place: str) -> dict[str, torch
         ordered = {name: example[name] for name in names if name in example}
         named = ordered if len(ordered) == len(example) else dict(example)
     elif isinstance(example, Sequence):
+        if len(example) > len(names):
+            raise UsageError(
+                f"{place}: the example has {len(example)} tensors, forward takes {len(names)}: {', '.join(names)}",
+                hint="give forward one named argument for each tensor",
+            )
         named = dict(zip(names, example, strict=False))
     else:
         raise UsageError(f"{place}: the example is a {type(example).__name__}", hint=_RETURN)
