@@ -39,6 +39,7 @@ CacheFolder = Annotated[
         "--cache", envvar="ONNXOPT_CACHE", help="folder of results, kept between runs", show_default="~/.cache/onnxopt"
     ),
 ]
+Effort = Annotated[str, typer.Option(help="time spent on measuring: quick, normal or thorough")]
 Explain = Annotated[bool, typer.Option("--explain", help="tell why each step ran, or that its result was cached")]
 TimeLimit = Annotated[
     float, typer.Option(help="seconds a runtime may take for one load or burst of runs before it is ended", min=1)

@@ -94,16 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _hoisted(list(sys.argv[1:] if arguments is None else arguments))
     try:
         code = app(given, prog_name="onnxopt", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
     except OnnxoptError as error:
         _fail(error, given)
     except OSError as error:
         _fail(OutputError(f"{error.strerror or error}", where=error.filename), given)
     except (KeyboardInterrupt, typer.Abort):
-        err().print("interrupted: what was finished is kept; run the same command to go on")
-        sys.exit(_INTERRUPTED)
+        code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001  (told as a defect of this program, with a non-zero exit code)
         _unknown(error, given)
+    if code == _INTERRUPTED:
+        err().print("interrupted: what was finished is kept; run the same command to go on")
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _hoisted(given: list[str]) -> list[str]:

@@ -34,6 +34,7 @@ def optimize(
     seed: arg.Seed = 0,
     time_limit: arg.TimeLimit = 300.0,
     memory_limit: arg.MemoryLimit = None,
+    effort: arg.Effort = "normal",
     explain: arg.Explain = False,
     json: arg.Json = False,
 ) -> None:
@@ -65,6 +66,7 @@ def optimize(
             cache=cache,
             seed=seed,
             limits=_limits(time_limit, memory_limit),
+            effort=effort,
             listen=listen,
             command=_command(),
             **bounds,
@@ -79,6 +81,7 @@ def run(
     cache: arg.CacheFolder = None,
     time_limit: arg.TimeLimit = 300.0,
     memory_limit: arg.MemoryLimit = None,
+    effort: arg.Effort = "normal",
     explain: arg.Explain = False,
     json: arg.Json = False,
 ) -> None:
@@ -98,6 +101,7 @@ def run(
             out=out,
             cache=cache,
             limits=_limits(time_limit, memory_limit),
+            effort=effort,
             listen=listen,
             command=_command(),
         )

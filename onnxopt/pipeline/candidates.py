@@ -6,7 +6,7 @@ The order is from harmless to daring, so that what is tried later can be held ag
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxopt.compile.engine import Backend, make_backend
@@ -17,19 +17,10 @@ from onnxopt.targets.target import Target
 BASELINE = "input"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way to run the model.
+Steps = tuple[tuple[str, Mapping[str, Any]], ...]
+"""Passes by name, with options."""
 
-    Attributes:
-        name: Passes and runtime, for people.
-        passes: Applied to the input, in order.
-        backend: What it runs in.
-    """
-
-    name: str
-    passes: tuple[Pass, ...]
-    backend: Backend
+SIMPLIFIED: Steps = (("simplify", {}),)
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,26 @@ class Numerics:
     """A choice of numbers: a word for it, and the passes that make it."""
 
     word: str
-    passes: tuple[tuple[str, Mapping[str, Any]], ...]
+    passes: Steps
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model.
+
+    Attributes:
+        name: For people.
+        passes: Applied to the input, in order.
+        backend: What it runs in.
+        graph: The passes that made the graph the numerics are built on.
+        numerics: The choice of numbers; None for a user's own candidate.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+    backend: Backend
+    graph: Steps = ()
+    numerics: Numerics | None = None
 
 
 FLOAT = Numerics("float32", ())
@@ -69,42 +79,51 @@ def baseline_backend(search: SearchSpec) -> Backend:
     return make_backend("openvino" if search.runtime == "openvino" else "ort")
 
 
-def first_candidates(search: SearchSpec, target: Target) -> Iterator[Candidate]:
-    """Yield the candidates to try whatever comes out, the input in the runtime's defaults first."""
+def float_candidates(search: SearchSpec, target: Target) -> Iterator[Candidate]:
+    """Yield the input, and the simplified graph, in each runtime; the input in the runtime's defaults first."""
     baseline = baseline_backend(search)
     yield Candidate(BASELINE, (), baseline)
+    for backend in () if search.only else backends(search, target):
+        if backend != baseline:
+            yield _candidate((), FLOAT, backend)
+        yield _candidate(SIMPLIFIED, FLOAT, backend)
+
+
+def numeric_candidates(search: SearchSpec, target: Target, graphs: Mapping[Backend, Steps]) -> Iterator[Candidate]:
+    """Yield other numerics in each runtime.
+
+    Args:
+        search: What may be tried.
+        target: What the machine has fast kernels for.
+        graphs: The graph each runtime runs faster: the input as it is, or simplified.
+    """
     for numerics in () if search.only else _numerics(search):
-        for backend in _backends(search, target):
-            if numerics.word == FLOAT.word and backend != baseline:
-                yield _candidate((), FLOAT, backend)
-            yield _candidate((("simplify", {}),), numerics, backend)
+        for backend in backends(search, target):
+            yield _candidate(graphs.get(backend, SIMPLIFIED), numerics, backend)
 
 
 def refined_candidates(candidate: Candidate) -> Iterator[Candidate]:
     """Yield what to try in place of a candidate that is fast and loses too much."""
-    for numerics in REFINED.get(numerics_of(candidate), ()):
-        yield _candidate((("simplify", {}),), numerics, candidate.backend)
+    word = candidate.numerics.word if candidate.numerics else ""
+    for numerics in REFINED.get(word, ()):
+        yield _candidate(candidate.graph, numerics, candidate.backend)
 
 
 def session_candidates(candidate: Candidate) -> Iterator[Candidate]:
     """Yield the candidate with other settings of its runtime."""
     for settings in SESSION.get(candidate.backend.name, ()):
         backend = make_backend(candidate.backend.name, {**candidate.backend.options, **settings})
-        numerics = candidate.name.partition(" in ")[0]
-        yield Candidate(f"{numerics} in {backend}", candidate.passes, backend)
-
-
-def numerics_of(candidate: Candidate) -> str:
-    """Return the word for a candidate's numbers."""
-    return candidate.name.partition(" in ")[0].removeprefix("simplified ")
+        name = candidate.name.removesuffix(f" in {candidate.backend}")
+        yield replace(candidate, name=f"{name} in {backend}", backend=backend)
 
 
 def _numerics(search: SearchSpec) -> Sequence[Numerics]:
-    known = (FLOAT, DYNAMIC, STATIC, STATIC_ALL)
+    known = (DYNAMIC, STATIC, STATIC_ALL)
     return (*known, HALF_STORED) if search.objective == "size" else known
 
 
-def _backends(search: SearchSpec, target: Target) -> Iterator[Backend]:
+def backends(search: SearchSpec, target: Target) -> Iterator[Backend]:
+    """Yield the runtimes to try, in settings that fit the target."""
     wanted = ("ort", "openvino") if search.runtime == "any" else (search.runtime,)
     for name in wanted:
         if name in target.runtimes:
@@ -113,7 +132,7 @@ def _backends(search: SearchSpec, target: Target) -> Iterator[Backend]:
         yield make_backend("openvino", {"precision": "bfloat16"})
 
 
-def _candidate(first: tuple[tuple[str, Mapping[str, Any]], ...], numerics: Numerics, backend: Backend) -> Candidate:
-    word = f"simplified {numerics.word}" if first else numerics.word
-    passes = tuple(make_pass(name, dict(values)) for name, values in (*first, *numerics.passes))
-    return Candidate(f"{word} in {backend}", passes, backend)
+def _candidate(graph: Steps, numerics: Numerics, backend: Backend) -> Candidate:
+    word = f"simplified {numerics.word}" if graph else numerics.word
+    passes = tuple(make_pass(name, dict(values)) for name, values in (*graph, *numerics.passes))
+    return Candidate(f"{word} in {backend}", passes, backend, graph, numerics)

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from onnxopt.compile.engine import Backend
 from onnxopt.compile.isolation import Limits as ChildLimits
 from onnxopt.data.sample import Samples
 from onnxopt.errors import UsageError
 from onnxopt.evaluate.budget import judge
 from onnxopt.ir.outputs import classifier_outputs
+from onnxopt.passes import Pass
 from onnxopt.pipeline.cache import Cache
 from onnxopt.pipeline.candidates import BASELINE, baseline_backend
+from onnxopt.pipeline.effort import NORMAL, Effort
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.making import ModelFile, described
 from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.record import CandidateRecord, RunRecord, Status
-from onnxopt.pipeline.search import CONFIRMING, LAUNCHES, SCREENING, Search
+from onnxopt.pipeline.search import Search
 from onnxopt.pipeline.session import Session, open_session
 from onnxopt.profile.machine import this_machine
 from onnxopt.recipe.recipe import Recipe, SearchSpec
@@ -37,8 +40,23 @@ class Result:
     chosen: Runnable
 
 
+@dataclass(frozen=True)
+class Found:
+    """The candidates, the best of them, and the bound it misses, if any."""
+
+    candidates: Sequence[CandidateRecord]
+    best: CandidateRecord
+    shortfall: str | None
+
+
 def run_recipe(
-    recipe: Recipe, cache: Cache, listen: Listener, *, limits: ChildLimits | None = None, command: str = ""
+    recipe: Recipe,
+    cache: Cache,
+    listen: Listener,
+    *,
+    limits: ChildLimits | None = None,
+    effort: Effort = NORMAL,
+    command: str = "",
 ) -> Result:
     """Do what a recipe says.
 
@@ -47,6 +65,7 @@ def run_recipe(
         cache: Where results are kept.
         listen: Told what happens.
         limits: Of each child process.
+        effort: Spent on measuring.
         command: Told in the record.
 
     Raises:
@@ -57,55 +76,58 @@ def run_recipe(
             f"target {recipe.target.name!r} is not this machine, and nothing can be measured there",
             hint="run onnxopt on the target itself, or leave the target out",
         )
-    if recipe.passes is None:
-        return _optimize(recipe, recipe.search or SearchSpec(), cache, listen, limits, command)
-    return _follow(recipe, cache, listen, limits, command)
-
-
-def _optimize(
-    recipe: Recipe, spec: SearchSpec, cache: Cache, listen: Listener, limits: ChildLimits | None, command: str
-) -> Result:
     started = time.perf_counter()
-    with open_session(recipe, baseline_backend(spec), cache, listen, limits) as session:
-        search = Search(
-            session.maker,
-            session.measurer,
-            session.source,
-            spec=spec,
-            candidates=recipe.candidates,
-            metric=session.inputs.metric,
-            budget=recipe.budget,
-            target=recipe.target,
-            listen=listen,
-        )
-        best = search.run()
-        assert best.runnable is not None
-        records = [trial.record for trial in search.trials]
-        record = _record(session, records, best.record, spec.objective, time.perf_counter() - started, command)
-        return Result(replace(record, shortfall=_shortfall(best.record, recipe)), best.runnable)
+    spec = recipe.search or SearchSpec()
+    baseline = baseline_backend(spec) if recipe.passes is None else type(recipe.backend)()
+    with open_session(recipe, baseline, cache, listen, limits=limits, effort=effort) as session:
+        if recipe.passes is None:
+            found, chosen = _search(session, spec)
+        else:
+            found, chosen = _follow(session, recipe.passes, baseline)
+        record = _record(session, found, spec.objective, time.perf_counter() - started, command)
+    return Result(record, chosen)
 
 
-def _follow(recipe: Recipe, cache: Cache, listen: Listener, limits: ChildLimits | None, command: str) -> Result:
-    """Apply the recipe's passes and measure the result."""
-    started = time.perf_counter()
-    assert recipe.passes is not None
-    with open_session(recipe, type(recipe.backend)(), cache, listen, limits) as session:
-        file = session.source
-        for index, change in enumerate(recipe.passes):
-            file = session.maker.apply(change, file, place=f"passes[{index}] {change.name}")
-        _check_lock(recipe, file)
-        baseline = _measured(session, Runnable(BASELINE, session.source, type(recipe.backend)()))
-        name = " > ".join(change.name for change in recipe.passes) or "the model as it is"
-        chosen = Runnable(f"{name} in {recipe.backend}", file, recipe.backend)
-        result = _measured(session, chosen)
-        record = _record(session, [baseline, result], result, "latency", time.perf_counter() - started, command)
-        lost = None if result.status is Status.BEST else f"the result loses too much: {result.reason}"
-        return Result(replace(record, shortfall=lost or _shortfall(result, recipe)), chosen)
+def _search(session: Session, spec: SearchSpec) -> tuple[Found, Runnable]:
+    """Search for the best candidate."""
+    recipe = session.recipe
+    search = Search(
+        session.maker,
+        session.measurer,
+        session.source,
+        spec=spec,
+        candidates=recipe.candidates,
+        metric=session.inputs.metric,
+        budget=recipe.budget,
+        target=recipe.target,
+        effort=session.effort,
+        listen=session.listen,
+    )
+    best = search.run()
+    assert best.runnable is not None
+    records = [trial.record for trial in search.trials]
+    return Found(records, best.record, _shortfall(best.record, recipe)), best.runnable
+
+
+def _follow(session: Session, passes: Sequence[Pass], usual: Backend) -> tuple[Found, Runnable]:
+    """Apply the recipe's passes and measure the result against the input in the runtime's defaults."""
+    recipe, file = session.recipe, session.source
+    for index, change in enumerate(passes):
+        file = session.maker.apply(change, file, place=f"passes[{index}] {change.name}")
+    _check_lock(recipe, file)
+    baseline = _measured(session, Runnable(BASELINE, session.source, usual))
+    name = " > ".join(change.name for change in passes) or "the model as it is"
+    chosen = Runnable(f"{name} in {recipe.backend}", file, recipe.backend)
+    result = _measured(session, chosen)
+    lost = None if result.status is Status.BEST else f"the result loses too much: {result.reason}"
+    return Found([baseline, result], result, lost or _shortfall(result, recipe)), chosen
 
 
 def _measured(session: Session, one: Runnable) -> CandidateRecord:
     baseline = one.name == BASELINE
-    found = session.measurer.compare(one, SCREENING if baseline else CONFIRMING, 1 if baseline else LAUNCHES)
+    effort = session.effort
+    plan, launches = (effort.screening, 1) if baseline else (effort.confirming, effort.launches)
+    found = session.measurer.compare(one, plan, launches)
     scores = session.measurer.score(one, session.inputs.metric)
     verdict = judge(scores, session.recipe.budget, classifier_outputs(session.inputs.model.graph.graph))
     status = Status.BASELINE if baseline else Status.BEST if verdict.kept else Status.REJECTED
@@ -138,14 +160,7 @@ def _shortfall(best: CandidateRecord, recipe: Recipe) -> str | None:
     return None
 
 
-def _record(
-    session: Session,
-    candidates: Sequence[CandidateRecord],
-    best: CandidateRecord,
-    objective: str,
-    seconds: float,
-    command: str,
-) -> RunRecord:
+def _record(session: Session, found: Found, objective: str, seconds: float, command: str) -> RunRecord:
     recipe, inputs = session.recipe, session.inputs
     return RunRecord(
         command=command,
@@ -156,9 +171,9 @@ def _record(
             "nodes": session.source.nodes,
         },
         machine=this_machine(),
-        baseline=candidates[0],
-        best=best,
-        candidates=tuple(candidates),
+        baseline=found.candidates[0],
+        best=found.best,
+        candidates=tuple(found.candidates),
         data={
             "calibration": _samples(inputs.data.calibration),
             "evaluation": _samples(inputs.data.evaluation),
@@ -172,6 +187,7 @@ def _record(
         seconds=seconds,
         seed=recipe.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        shortfall=found.shortfall,
     )
 
 

@@ -5,36 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from onnxopt.compile.engine import Backend
 from onnxopt.errors import OnnxoptError
 from onnxopt.evaluate.budget import Budget, judge
 from onnxopt.evaluate.metrics import Metric
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
     BASELINE,
+    SIMPLIFIED,
     Candidate,
-    first_candidates,
+    Steps,
+    float_candidates,
+    numeric_candidates,
     refined_candidates,
     session_candidates,
 )
+from onnxopt.pipeline.effort import Effort
 from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Listener
 from onnxopt.pipeline.making import Maker, ModelFile, described
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
-from onnxopt.profile.latency import Plan
 from onnxopt.profile.statistics import Verdict
 from onnxopt.recipe.recipe import CandidateSpec, SearchSpec
 from onnxopt.targets.target import Target
 
-SCREENING = Plan(min_rounds=7, max_rounds=31, max_seconds=1.5, precision=0.02)
-"""Enough to tell a hopeless candidate."""
-
-CONFIRMING = Plan(min_rounds=15, max_rounds=61, max_seconds=4.0, precision=0.01)
-"""What a claim rests on; run in several launches."""
-
-LAUNCHES = 3
-FINALISTS = 4
-TUNED = 2
-"""Candidates whose session settings are varied."""
+_SLOWED = 0.97
+"""Share of the input's ratio below which the simplified graph is not built upon."""
 
 HOPELESS = 0.85
 """A candidate whose interval ends below this share of the best ratio so far is not looked at further."""
@@ -68,6 +64,7 @@ class Search:
         metric: Metric | None,
         budget: Budget,
         target: Target,
+        effort: Effort,
         listen: Listener,
     ) -> None:
         """Make a search over one model; see ``Recipe`` for what the arguments mean."""
@@ -79,17 +76,21 @@ class Search:
         self._metric = metric
         self._budget = budget
         self._target = target
+        self._effort = effort
         self._listen = listen
         self._classifiers = classifier_outputs(maker.load(source).graph.graph)
         self.trials: list[Trial] = []
 
     def run(self) -> Trial:
         """Try everything worth trying and return the best, confirmed; the baseline if nothing beats it."""
-        self._try_all([*first_candidates(self._spec, self._target), *self._own])
+        self._try_all([*float_candidates(self._spec, self._target), *self._own])
         if self._spec.only:
             return self._confirmed()
+        self._try_all([*numeric_candidates(self._spec, self._target, self._better_graphs())])
         self._try_all([c for trial in self._too_lossy() for c in refined_candidates(trial.candidate)])
-        self._try_all([c for trial in self._leaders()[:TUNED] for c in session_candidates(trial.candidate)])
+        self._try_all(
+            [c for trial in self._leaders()[: self._effort.tuned] for c in session_candidates(trial.candidate)]
+        )
         return self._confirmed()
 
     def _try_all(self, candidates: Sequence[Candidate]) -> None:
@@ -128,7 +129,7 @@ class Search:
 
     def _judged(self, trial: Trial) -> Trial:
         assert trial.runnable is not None
-        found = self._measurer.compare(trial.runnable, SCREENING)
+        found = self._measurer.compare(trial.runnable, self._effort.screening)
         record = replace(trial.record, timing=found.candidate, speedup=found.speedup)
         hopeless = self._hopeless(trial.candidate, record)
         if hopeless:
@@ -153,7 +154,7 @@ class Search:
 
     def _confirmed(self) -> Trial:
         """Return the best candidate whose claim holds in several launches of fresh processes."""
-        confirmed = [trial for leader in self._leaders()[:FINALISTS] if (trial := self._confirm(leader))]
+        confirmed = [trial for leader in self._leaders()[: self._effort.finalists] if (trial := self._confirm(leader))]
         winner = min(confirmed, key=self._cost, default=None)
         if winner is None:
             return self.trials[0]
@@ -164,12 +165,14 @@ class Search:
     def _confirm(self, trial: Trial) -> Trial | None:
         assert trial.runnable is not None
         self._listen(CandidateStarted(f"confirming {trial.candidate.name}", 1, 1))
-        found = self._measurer.compare(trial.runnable, CONFIRMING, launches=LAUNCHES)
+        found = self._measurer.compare(trial.runnable, self._effort.confirming, self._effort.launches)
         record = replace(trial.record, timing=found.candidate, speedup=found.speedup)
         needed = self._spec.objective == "latency"
         holds = found.speedup.verdict is Verdict.FASTER if needed else found.speedup.verdict is not Verdict.SLOWER
         if not holds:
-            record = record.decided(Status.REJECTED, f"not confirmed in {LAUNCHES} launches: {found.speedup}")
+            record = record.decided(
+                Status.REJECTED, f"not confirmed in {self._effort.launches} launches: {found.speedup}"
+            )
         self._replace(replace(trial, record=record))
         return replace(trial, record=record) if holds else None
 
@@ -177,9 +180,19 @@ class Search:
         """Return the candidates that were kept, the best first."""
         return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._cost)
 
+    def _better_graphs(self) -> dict[Backend, Steps]:
+        """Return for each runtime which graph it runs faster: simplifying is known to cost some their fusions."""
+        ratios: dict[tuple[Backend, bool], float] = {}
+        for trial in self.trials:
+            if trial.record.status is not Status.FAILED:
+                ratios[trial.candidate.backend, bool(trial.candidate.passes)] = trial.ratio
+        tried = {backend for backend, _ in ratios}
+        slowed = {b for b in tried if ratios.get((b, True), 1.0) < _SLOWED * ratios.get((b, False), 1.0)}
+        return {backend: () if backend in slowed else SIMPLIFIED for backend in tried}
+
     def _too_lossy(self) -> list[Trial]:
         """Return candidates that were scored, lost too much, and are faster than all that did not."""
-        best = self._best_ratio(kept=True)
+        best = self._best_ratio()
         lossy = [t for t in self.trials if t.record.status is Status.REJECTED and t.record.scores]
         return [trial for trial in lossy if trial.ratio > best]
 
@@ -191,9 +204,9 @@ class Search:
             return float(record.timing.peak_memory_bytes or 0) if record.timing else 0.0
         return -record.speedup.low if record.speedup else 0.0
 
-    def _best_ratio(self, *, kept: bool = False) -> float:
-        counted = (Status.KEPT,) if kept else (Status.KEPT, Status.BASELINE)
-        return max((trial.ratio for trial in self.trials if trial.record.status in counted), default=1.0)
+    def _best_ratio(self) -> float:
+        """Return the largest ratio of a candidate that was kept; the input's is 1 by definition."""
+        return max((trial.ratio for trial in self.trials if trial.record.status is Status.KEPT), default=1.0)
 
     def _twin(self, runnable: Runnable) -> str | None:
         """Return the name of an earlier trial of the same model in the same backend."""

@@ -12,6 +12,7 @@ from onnxopt.compile.engine import Backend
 from onnxopt.compile.isolation import Limits
 from onnxopt.pipeline.cache import Cache
 from onnxopt.pipeline.candidates import BASELINE
+from onnxopt.pipeline.effort import NORMAL, Effort
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.inputs import Inputs, open_inputs
 from onnxopt.pipeline.making import Maker, ModelFile
@@ -30,6 +31,7 @@ class Session:
         source: The input model's file.
         maker: Applies passes.
         measurer: Scores and times, against the input in the runtime's defaults.
+        effort: Spent on measuring.
         listen: Told what happens.
     """
 
@@ -38,12 +40,19 @@ class Session:
     source: ModelFile
     maker: Maker
     measurer: Measurer
+    effort: Effort
     listen: Listener
 
 
 @contextmanager
 def open_session(
-    recipe: Recipe, baseline: Backend, cache: Cache, listen: Listener, limits: Limits | None = None
+    recipe: Recipe,
+    baseline: Backend,
+    cache: Cache,
+    listen: Listener,
+    *,
+    limits: Limits | None = None,
+    effort: Effort = NORMAL,
 ) -> Iterator[Session]:
     """Open a run.
 
@@ -53,6 +62,7 @@ def open_session(
         cache: Where results are kept.
         listen: Told what happens.
         limits: Of each child process.
+        effort: Spent on measuring.
     """
     with tempfile.TemporaryDirectory(prefix="onnxopt-") as scratch:
         inputs = open_inputs(recipe, Path(scratch))
@@ -63,4 +73,4 @@ def open_session(
             steps, recipe.target, inputs.data.evaluation, Runnable(BASELINE, source, baseline), limits=limits
         )
         with closing(maker), closing(measurer):
-            yield Session(recipe, inputs, source, maker, measurer, listen)
+            yield Session(recipe, inputs, source, maker, measurer, effort, listen)

@@ -25,6 +25,7 @@ _MOST_POINTS = 400
 def pareto(record: RunRecord) -> Figure:
     """Return loss against median latency for every candidate that was scored, and the front of the best."""
     scored = [c for c in record.candidates if c.timing and c.scores]
+    top = _top(record, scored)
     front = _front([(_latency(c), _loss(c)) for c in scored if c.status is not Status.REJECTED])
     traces: list[dict[str, Any]] = [
         {
@@ -40,9 +41,12 @@ def pareto(record: RunRecord) -> Figure:
     for status, colour in _COLOURS.items():
         chosen = [c for c in scored if c.status is status]
         if chosen:
-            traces.append(_points(chosen, str(status), colour))
-    axis = "loss of the metric, %" if record.metric else "noise against the input, dB (lower is closer)"
+            traces.append(_points(chosen, str(status), colour, top))
+    axis = (
+        "loss of the metric, % (triangles: more)" if record.metric else "noise against the input, dB (lower is closer)"
+    )
     layout = _layout("median latency, ms", axis)
+    layout["height"] = 420
     if record.metric:
         layout["shapes"] = [_budget_line(100 * record.budget["max_drop"])]
     return {"data": traces, "layout": layout}
@@ -72,16 +76,34 @@ def latency(record: RunRecord) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def _points(candidates: Sequence[CandidateRecord], name: str, colour: str) -> dict[str, Any]:
+def _top(record: RunRecord, scored: Sequence[CandidateRecord]) -> float:
+    """Return the loss above which points are drawn at the edge: one ruined candidate must not flatten the rest."""
+    if not record.metric:
+        return 0.0
+    kept = [_loss(c) for c in scored if c.status is not Status.REJECTED]
+    return max(500.0 * float(record.budget["max_drop"]), 2 * max(kept, default=0.0))
+
+
+def _points(candidates: Sequence[CandidateRecord], name: str, colour: str, top: float) -> dict[str, Any]:
+    losses = [_loss(c) for c in candidates]
+    unit = "% lost" if top else "dB"
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "x": [_latency(c) for c in candidates],
-        "y": [_loss(c) for c in candidates],
-        "text": [f"<b>{c.name}</b><br>{words.speed(c.speedup)}<br>{words.size(c.size_bytes)}" for c in candidates],
-        "hovertemplate": "%{text}<br>%{x:.3g} ms, %{y:.3g}<extra></extra>",
-        "marker": {"size": 11, "color": colour, "line": {"width": 1, "color": "white"}},
+        "y": [min(loss, top) if top else loss for loss in losses],
+        "text": [
+            f"<b>{c.name}</b><br>{words.speed(c.speedup)}<br>{words.size(c.size_bytes)}<br>{loss:.3g} {unit}"
+            for c, loss in zip(candidates, losses, strict=True)
+        ],
+        "hovertemplate": "%{text}<br>%{x:.3g} ms<extra></extra>",
+        "marker": {
+            "size": 11,
+            "color": colour,
+            "symbol": ["triangle-up" if top and loss > top else "circle" for loss in losses],
+            "line": {"width": 1, "color": "white"},
+        },
     }
 
 
