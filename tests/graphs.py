@@ -80,7 +80,7 @@ def saved(model: Model, path: Path) -> Path:
 
 
 def samples(model: Model, count: int = 12, *, batch: int = 2, labels: bool = False, seed: int = 0) -> InMemory:
-    """Return random samples for a model of float inputs; the label is the model's own most likely class or random."""
+    """Return random samples for a model of float inputs; labels are the classes the model itself finds likeliest."""
     random = np.random.default_rng(seed)
     made = []
     for index in range(count):
@@ -90,7 +90,7 @@ def samples(model: Model, count: int = 12, *, batch: int = 2, labels: bool = Fal
             )
             for port in model.signature.inputs
         }
-        label = random.integers(0, 4, batch) if labels else None
+        label = next(iter(answers(model, feeds).values())).argmax(-1) if labels else None
         made.append(Sample(f"sample {index}", feeds, label))
     return InMemory(tuple(made))
 

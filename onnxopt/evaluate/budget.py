@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxopt.evaluate.drift import Drift, OutputDrift
-from onnxopt.evaluate.score import Scores
+from onnxopt.evaluate.score import Interval, Scores
 
 _ROUNDING = 1e-9
 """Of a drop: in floating point, going from 1 to 0.99 loses a little more than 0.01."""
+
+LOST_DB = 3.0
+"""A part of an output below this is more noise than signal, however well the rest of the output is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,11 @@ def judge(scores: Scores, budget: Budget, classifiers: frozenset[str] = frozense
 def resolves(scores: Scores, budget: Budget) -> bool:
     """Whether the samples could have shown a loss as small as the budget.
 
-    Either there are enough decisions for the loss of one of them to stay within it, or the drop varies from resample
+    Either there are enough decisions for the loss of one right one to stay within it, or the drop varies from resample
     to resample and its whole interval lies within it. An interval of no width only says that nothing was seen.
     """
-    if scores.drift is None or scores.decisions * budget.max_drop >= 1:
+    right = scores.decisions * min(abs(scores.baseline or 0.0), 1.0)
+    if scores.drift is None or right * budget.max_drop >= 1 - _ROUNDING:
         return True
     drop = scores.drop
     if drop is None or drop.low is None or drop.high is None:
@@ -78,6 +82,8 @@ def resolves(scores: Scores, budget: Budget) -> bool:
 def _judge_drift(drift: Drift | None, budget: Budget, classifiers: frozenset[str]) -> Judgement:
     if drift is None:
         return Judgement(False, "there is neither a metric nor the original's outputs to judge by")
+    if all(output.constant or not output.elements for output in drift.outputs):
+        return Judgement(False, "no output of the input model varies on these samples: they cannot show a loss")
     judged = [(output, _output_figure(output, budget, output.name in classifiers)) for output in drift.outputs]
     failed = [(output.name, text) for output, (kept, text) in judged if not kept]
     if failed:
@@ -87,7 +93,7 @@ def _judge_drift(drift: Drift | None, budget: Budget, classifiers: frozenset[str
 
 
 def _output_figure(output: OutputDrift, budget: Budget, classifier: bool) -> tuple[bool, str]:
-    decides = output.sqnr_db is None or classifier
+    decides = output.sqnr_db is None or (classifier and output.decisive)
     if decides and output.agreement is not None:
         return output.agreement >= budget.min_agreement, (
             f"{output.agreement:.2%} of decisions agree (at least {budget.min_agreement:.2%})"
@@ -95,6 +101,12 @@ def _output_figure(output: OutputDrift, budget: Budget, classifier: bool) -> tup
     if output.sqnr_db is None or output.constant:
         same = not output.max_error
         return same, "constant, and unchanged" if same else "constant in the original, and no longer"
+    part = output.worst_part
+    if output.sqnr_db >= budget.min_sqnr and part is not None and part.sqnr_db < LOST_DB:
+        return (
+            False,
+            f"{output.sqnr_db:.1f} dB, but index {part.index} of axis {part.axis} is lost: {part.sqnr_db:.1f} dB",
+        )
     return output.sqnr_db >= budget.min_sqnr, f"{output.sqnr_db:.1f} dB (at least {budget.min_sqnr:.1f} dB)"
 
 
@@ -113,5 +125,12 @@ def _metric_text(scores: Scores) -> str:
     direction = "lost" if scores.drop.value > 0 else "gained"
     return (
         f"{scores.metric} {scores.baseline:.4f} → {scores.score.value:.4f},"
-        f" {direction} {abs(scores.drop.value):.2%} on {scores.samples} samples"
+        f" {direction} {abs(scores.drop.value):.2%}{_interval_text(scores.drop)} on {scores.samples} samples"
     )
+
+
+def _interval_text(drop: Interval) -> str:
+    """Return the drop's interval where it says more than the drop."""
+    if drop.low is None or drop.high is None or drop.low == drop.high:
+        return ""
+    return f" [{drop.low:+.2%}, {drop.high:+.2%} lost]"

@@ -16,6 +16,20 @@ Array = np.ndarray[Any, Any]
 EXACT_DB = 200.0
 """Reported where nothing differs; double precision holds no more."""
 
+_MOST_PARTS = 4096
+_SMALL_RANGE = 1e-3
+"""A part of an output whose range is below this share of the output's is not looked at alone: a class that never occurs
+has scores near zero, and noise in them does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartDrift:
+    """One slice of an output over all samples: an index along an axis, and its SQNR in dB."""
+
+    axis: int
+    index: int
+    sqnr_db: float
+
 
 @dataclass(frozen=True, slots=True)
 class OutputDrift:
@@ -32,6 +46,8 @@ class OutputDrift:
         nonfinite: Values that are NaN or infinite on one side only.
         constant: Whether the reference never varied, so that agreement proves little.
         elements: Values compared.
+        decisive: Whether the reference's decisions differ, so that a model that always says the same would show.
+        worst_part: Lowest SQNR of a part (a channel, a coordinate, a class), where the output has parts.
     """
 
     name: str
@@ -42,6 +58,8 @@ class OutputDrift:
     nonfinite: int
     constant: bool
     elements: int
+    decisive: bool = True
+    worst_part: PartDrift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,39 @@ class Drift:
     def agreement(self) -> float | None:
         """The lowest of all outputs that have one."""
         return min((o.agreement for o in self.outputs if o.agreement is not None), default=None)
+
+
+class _Parts:
+    """Running sums of each slice of an output along one axis; boxes of hundreds would hide scores below one."""
+
+    def __init__(self, axis: int, count: int) -> None:
+        self.axis = axis
+        self.elements = 0
+        self.sums = np.zeros((3, count))
+        self.lowest, self.highest = np.full(count, np.inf), np.full(count, -np.inf)
+
+    def add(self, reference: Array, error: Array) -> None:
+        a, e = (np.moveaxis(array, self.axis, 0).reshape(len(self.lowest), -1) for array in (reference, error))
+        self.elements += a.shape[1]
+        self.sums += np.stack([a.sum(1), np.square(a).sum(1), np.square(e).sum(1)])
+        self.lowest, self.highest = np.minimum(self.lowest, a.min(1)), np.maximum(self.highest, a.max(1))
+
+    def merge(self, other: _Parts) -> None:
+        self.elements += other.elements
+        self.sums += other.sums
+        self.lowest = np.minimum(self.lowest, other.lowest)
+        self.highest = np.maximum(self.highest, other.highest)
+
+    def fits(self, other: _Parts) -> bool:
+        return (self.axis, len(self.lowest)) == (other.axis, len(other.lowest))
+
+    def worst(self) -> PartDrift | None:
+        total, power, noise = self.sums
+        signal = np.maximum(power - total**2 / max(self.elements, 1), 0.0)
+        spans = self.highest - self.lowest
+        told = [i for i, span in enumerate(spans) if span > _SMALL_RANGE * np.ptp([self.lowest, self.highest])]
+        found = [PartDrift(self.axis, i, _decibel(float(signal[i]), float(noise[i]))) for i in told]
+        return min(found, key=lambda part: part.sqnr_db, default=None)
 
 
 @dataclass(slots=True)
@@ -81,6 +132,9 @@ class _Meter:
     same: int = 0
     decisions: int = 0
     kinds: set[bytes] = field(default_factory=set)
+    choices: set[int] = field(default_factory=set)
+    parts: _Parts | None = None
+    uneven: bool = False
 
     def add(self, reference: Array, value: Array) -> None:
         if reference.shape != value.shape:
@@ -97,8 +151,10 @@ class _Meter:
     def _add_floats(self, reference: Array, value: Array) -> None:
         a, b = reference.astype(np.float64), value.astype(np.float64)
         good = np.isfinite(a) & np.isfinite(b)
-        self.nonfinite += int((np.isfinite(a) != np.isfinite(b)).sum())
+        self.nonfinite += int((~good & (a != b) & ~(np.isnan(a) & np.isnan(b))).sum())
         self._count_decisions(a, b)
+        if good.all():
+            self._add_parts(a, b)
         a, b = a[good], b[good]
         if not a.size:
             return
@@ -115,9 +171,29 @@ class _Meter:
     def _count_decisions(self, a: Array, b: Array) -> None:
         axis = decision_axis(a.shape)
         if axis is not None and a.size:
-            equal = a.argmax(axis) == b.argmax(axis)
+            chosen = a.argmax(axis)
+            equal = chosen == b.argmax(axis)
             self.same += int(equal.sum())
             self.decisions += equal.size
+            if len(self.choices) < 2:
+                self.choices.update(np.unique(chosen)[:2].tolist())
+
+    def _add_parts(self, a: Array, b: Array) -> None:
+        """Take in slices along the shortest axis longer than one; samples of other sizes end that."""
+        axis = part_axis(a.shape)
+        if axis is None or not a.size or self.uneven:
+            return
+        fresh = _Parts(axis, a.shape[axis])
+        fresh.add(a, a - b)
+        self._merge_parts(fresh)
+
+    def _merge_parts(self, other: _Parts | None) -> None:
+        if self.parts is None or other is None:
+            self.parts = self.parts or other
+        elif self.parts.fits(other):
+            self.parts.merge(other)
+        else:
+            self.parts, self.uneven = None, True
 
     def _add_exact(self, reference: Array, value: Array) -> None:
         self.elements += reference.size
@@ -133,6 +209,8 @@ class _Meter:
         self.largest = max(self.largest, other.largest)
         self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
         self.kinds |= other.kinds
+        self.choices |= other.choices
+        self._merge_parts(other.parts)
 
     def result(self) -> OutputDrift:
         agreement = self.same / self.decisions if self.decisions else None
@@ -151,6 +229,8 @@ class _Meter:
             self.nonfinite,
             constant,
             self.elements,
+            decisive=len(self.choices) > 1,
+            worst_part=None if self.parts is None or self.uneven else self.parts.worst(),
         )
 
     def _deviation(self) -> float:
@@ -222,8 +302,20 @@ def is_constant(lowest: float, highest: float) -> bool:
 
 
 def decision_axis(shape: tuple[int, ...]) -> int | None:
-    """Return the axis an argmax decides over: the last one longer than 1, but never the batch."""
+    """Return the axis an argmax decides over: the last one longer than 1, but never the batch.
+
+    Of a map [batch, classes, height, width] it is the second, unless that is longer than the last, as in
+    [batch, height, width, classes].
+    """
+    if len(shape) >= 4 and 1 < shape[1] <= shape[-1]:
+        return 1
     return next((axis for axis in range(len(shape) - 1, 0, -1) if shape[axis] > 1), None)
+
+
+def part_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis whose slices mean different things: the shortest longer than 1, but never the batch."""
+    axes = [axis for axis in range(1, len(shape)) if 1 < shape[axis] <= _MOST_PARTS]
+    return min(axes, key=lambda axis: shape[axis], default=None)
 
 
 def _decibel(signal: float, noise: float) -> float:

@@ -11,7 +11,7 @@ from onnxopt.compile.engine import Array, Feeds, Results
 from onnxopt.compile.isolation import PersistentChild
 from onnxopt.errors import EngineError
 from onnxopt.evaluate.tolerance import check_output
-from onnxopt.ir.model import Model
+from onnxopt.ir.model import Model, private_copy
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.write import write_model
 
@@ -58,7 +58,7 @@ def _shared_values(before: onnx_ir.Graph, after: onnx_ir.Graph) -> list[str]:
 
 def _intermediate(model: Model, names: Sequence[str], feeds: Feeds, path: Path, child: PersistentChild) -> Results:
     """Return the named values; those whose type is unknown are left out."""
-    clone = model.graph.clone()
+    clone = private_copy(model.graph)
     infer_shapes(clone)
     wanted = set(names) - {value.name for value in clone.graph.outputs}
     for node in clone.graph:

@@ -46,6 +46,10 @@ class Metric(ABC):
     def combine(self, contributions: Sequence[Any]) -> float:
         """Return the score of all contributions."""
 
+    def decisions(self, label: Array) -> int:
+        """Return how many right or wrong answers a sample adds; 0 where the score is no share of such."""
+        return 0
+
     @property
     def higher_is_better(self) -> bool:
         """Whether a lower score is a loss."""
@@ -114,7 +118,7 @@ def _scores_by_class(array: Array) -> Array:
 
 
 def _class_labels(label: Array, count: int) -> Array:
-    flat = np.asarray(label).reshape(-1)
+    flat = _numbers(label)
     if len(flat) != count:
         raise DataError(
             f"the label has {len(flat)} entries, the outputs {count} decisions", hint="one label a decision"
@@ -122,7 +126,22 @@ def _class_labels(label: Array, count: int) -> Array:
     return flat
 
 
-class _TopK(_OneOutput):
+def _numbers(label: Any) -> Array:
+    """Return a label as a flat array of numbers; a text is none, and would never be equal to one."""
+    flat = np.asarray(label).reshape(-1)
+    if flat.dtype.kind not in "biuf":
+        hint = "number the classes as the model does, from 0; or write a metric of your own"
+        raise DataError(f"the label {flat[:1].tolist()} is no number", hint=hint)
+    return flat
+
+
+class _Decisions(_OneOutput):
+    def decisions(self, label: Array) -> int:
+        """Each entry of the label is one."""
+        return int(np.asarray(label).size)
+
+
+class _TopK(_Decisions):
     depth: ClassVar[int]
 
     def measure(self, outputs: Outputs, truth: Array) -> Array:
@@ -154,7 +173,7 @@ class Top5(_TopK):
 
 
 @options
-class F1(_OneOutput):
+class F1(_Decisions):
     """F1 of a class against the rest, or the unweighted mean over all classes that are true or predicted."""
 
     name: ClassVar[str] = "f1"
@@ -181,7 +200,7 @@ class Auc(_OneOutput):
 
     def measure(self, outputs: Outputs, truth: Array) -> Array:
         """Return pairs (score, label), [decisions, 2]."""
-        label = np.asarray(truth, dtype=np.float64).reshape(-1)
+        label = _numbers(truth).astype(np.float64)
         scores = self.pick(outputs)
         chosen = scores.reshape(-1) if scores.size == label.size else scores[..., self.positive].reshape(-1)
         if chosen.size != label.size:
@@ -200,7 +219,7 @@ class Auc(_OneOutput):
 class _Paired(_OneOutput):
     def measure(self, outputs: Outputs, truth: Array) -> Array:
         """Return pairs (value, label), [values, 2]."""
-        value, label = self.pick(outputs).reshape(-1), np.asarray(truth).reshape(-1)
+        value, label = self.pick(outputs).reshape(-1), _numbers(truth)
         if value.size != label.size:
             raise DataError(f"the label has {label.size} entries, the output {value.size} values")
         return np.stack([value.astype(np.float64), label.astype(np.float64)], axis=-1)
@@ -357,6 +376,13 @@ class UserMetric(Metric):
     def measure(self, outputs: Outputs, truth: Array) -> tuple[Outputs, Array]:
         """Keep both for the function."""
         return outputs, truth
+
+    def decisions(self, label: Array) -> int:
+        """Each entry of a label of whole numbers is taken for one, unless it is one-hot."""
+        if label.dtype.kind not in "biu":
+            return 1
+        one_hot = label.size > 2 and label.max() == 1 and label.sum() == 1 and label.min() == 0
+        return 1 if one_hot else int(label.size)
 
     def combine(self, contributions: Sequence[tuple[Outputs, Array]]) -> float:
         """Return what the function says."""

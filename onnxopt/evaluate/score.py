@@ -37,7 +37,7 @@ class Scores:
 
     Attributes:
         samples: Number of samples.
-        decisions: What the score is an average over: entries of all labels, samples where there are none.
+        decisions: How many right or wrong answers the score comes from; 0 where it is no share of such.
         metric: Name of the metric; None if only drift was measured.
         score: Of this model.
         baseline: Of the original model on the same samples, where its outputs were given.
@@ -61,7 +61,6 @@ def evaluate(
     *,
     reference: OutputStore | None = None,
     keep: OutputStore | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Run every sample and score the outputs.
 
@@ -71,7 +70,6 @@ def evaluate(
         metric: None to measure drift alone.
         reference: The original model's outputs on the same samples.
         keep: Where to keep this model's outputs.
-        progress: Called with the number of samples done.
 
     Raises:
         DataError: A label is missing, or does not fit the outputs.
@@ -84,7 +82,7 @@ def evaluate(
     for index, sample in enumerate(samples):
         outputs = engine.run(sample.feeds)
         original = reference.read(index) if reference else None
-        decisions += 1 if sample.label is None else sample.label.size
+        decisions += 0 if metric is None or sample.label is None else metric.decisions(sample.label)
         if keep is not None:
             keep.write(index, outputs)
         if original is not None:
@@ -92,8 +90,6 @@ def evaluate(
         if metric is not None:
             mine.append(_contribution(metric, outputs, original, sample))
             theirs.extend([] if original is None else [_contribution(metric, original, original, sample)])
-        if progress is not None:
-            progress(index + 1)
     scores = _scores(len(samples), metric, mine, theirs)
     return replace(scores, decisions=decisions, drift=meter.result() if reference else None)
 
@@ -128,6 +124,11 @@ def _scores(count: int, metric: Metric | None, mine: Sequence[Any], theirs: Sequ
     if not theirs:
         return Scores(count, metric=metric.label, score=score)
     baseline = metric.combine(theirs)
+    if math.isnan(baseline) or (metric.higher_is_better and baseline == 0):
+        raise DataError(
+            f"the input model itself scores {baseline:g} by {metric.label}: no loss could be told",
+            hint="check that labels and metric fit the model; class numbers start at 0",
+        )
 
     def resampled(picks: Sequence[int]) -> float:
         return relative_drop(

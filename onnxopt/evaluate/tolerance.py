@@ -35,12 +35,12 @@ class OutputCheck:
 
     Attributes:
         name: The output.
-        error: Largest difference over the probes, as a share of the output's standard deviation, or of its largest
+        error: Largest difference on the worst probe, as a share of the output's standard deviation, or of its largest
             value where it does not vary; the share of values that differ where the output is not floating point;
             inf where shape, dtype or the place of a NaN or infinity differs.
-        tolerance: What rounding explains.
+        tolerance: What rounding explains on the worst probe.
         informative: Indices of probes on which a wrong answer would show.
-        worst: Index of the probe with the largest error.
+        worst: Index of the probe whose error is furthest above what rounding explains there.
     """
 
     name: str
@@ -71,10 +71,16 @@ def check_output(
     errors = [_difference(a, c, scale) for a, c, scale in zip(before, after, scales, strict=True)]
     steady = [i for i, n in enumerate(noise) if n <= CEILING]
     informative = tuple(i for i in steady if scales[i])
+    usual = float(np.median([noise[i] for i in steady])) if steady else 0.0
+    allowed = [_allowed(array, scale, max(n, usual)) for array, scale, n in zip(before, scales, noise, strict=True)]
     counted = {i: e for i, e in enumerate(errors) if i in steady or (math.isinf(e) and noise[i] < math.inf)}
-    worst = max(counted, key=lambda i: counted[i], default=0)
-    allowed = max([*map(_floor, before, scales), *(ALLOWANCE * noise[i] for i in steady)])
-    return OutputCheck(name, counted.get(worst, 0.0), min(allowed, CEILING), informative, worst)
+    worst = max(counted, key=lambda i: counted[i] / allowed[i] if allowed[i] else counted[i], default=0)
+    return OutputCheck(name, counted.get(worst, 0.0), allowed[worst] if allowed else 0.0, informative, worst)
+
+
+def _allowed(array: Array, scale: float, noise: float) -> float:
+    """Return the error rounding explains on one probe; what is allowed on one says nothing of another."""
+    return min(max(_floor(array, scale), ALLOWANCE * noise if noise <= CEILING else 0.0), CEILING)
 
 
 def _scales(arrays: Sequence[Array]) -> list[float]:

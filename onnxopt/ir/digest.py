@@ -95,7 +95,7 @@ class _Hasher:
         elif kind == types.TENSOR:
             self.text(tensor_digest(value))
         elif kind == types.FLOAT:
-            self._sha.update(struct.pack("<d", value))
+            self._sha.update(struct.pack("<f", value))
         elif kind in (types.GRAPHS, types.TENSORS, types.FLOATS):
             self.text(len(value))
             for item in value:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -74,12 +73,6 @@ def constant_tensor(value: onnx_ir.Value | None, *, overridable: bool = False) -
     if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return _constant_attribute(node)
-
-
-def constant_array(value: onnx_ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """Return what ``constant_tensor`` finds as an array, or None."""
-    tensor = constant_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def _constant_attribute(node: onnx_ir.Node) -> onnx_ir.TensorProtocol | None:

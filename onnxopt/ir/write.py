@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnx_ir
 
-from onnxopt.errors import OutputError
+from onnxopt.errors import OutputError, UsageError
 from onnxopt.ir.model import Model
 from onnxopt.ir.traverse import all_nodes, all_tensors
 
@@ -49,8 +50,32 @@ def tensors_size(graph: onnx_ir.Model) -> int:
 
 def files_size(graph: onnx_ir.Model, path: Path) -> int:
     """Return the bytes of a model's file and of every file its external tensors lie in."""
-    external = {Path(t.path) for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor)}
-    return sum(file.stat().st_size for file in {path, *external})
+    return sum(file.stat().st_size for file in _files(graph, path))
+
+
+def _files(graph: onnx_ir.Model, path: Path) -> set[Path]:
+    """Return a model's file and those its external tensors lie in."""
+    return {path, *(Path(t.path) for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor))}
+
+
+def refuse_overwriting(model: Path, graph: onnx_ir.Model, out: Path) -> None:
+    """Raise UsageError if writing a model to ``out`` would overwrite the input, or weights it keeps beside itself."""
+    own = {
+        model.resolve(),
+        *(Path(t.path).resolve() for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor)),
+    }
+    for written in (out, out.with_name(f"{out.name}.data")):
+        if written.resolve() in own:
+            raise UsageError(f"{written} belongs to the input and would be overwritten", hint="choose another --out")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError if results could not be written into a folder, which need not be there yet."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OutputError(f"{there} is a file, and a folder is wanted", hint="choose another --out folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there} cannot be written", hint="choose another --out folder")
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from onnxopt.evaluate.budget import Budget, judge, resolves
-from onnxopt.evaluate.drift import Drift, OutputDrift
+from onnxopt.evaluate.drift import Drift, OutputDrift, PartDrift
 from onnxopt.evaluate.score import Interval, Scores
 
 FLOATS = OutputDrift("y", 30.0, 0.2, 0.999, 0.9, 0, constant=False, elements=100)
 INTS = OutputDrift("k", None, None, None, 0.995, 0, constant=False, elements=100)
+INTS_ALIKE = replace(INTS, constant=True)
 
 
 def _drift(*outputs: OutputDrift) -> Scores:
@@ -45,7 +46,12 @@ def _metric(score: float, baseline: float, decisions: int = 1000, drift: Drift |
             "so also: output 'y': 5.0 dB (at least 20.0 dB)",
         ),
         (_metric(0.8, 0.8, 20, None), True, "top1 0.8000 → 0.8000, gained 0.00% on 20 samples"),
-        (_metric(0.8, 0.8, 100, Drift((replace(FLOATS, sqnr_db=5.0),))), True, "gained 0.00% on 20 samples"),
+        (_metric(0.8, 0.8, 125, Drift((replace(FLOATS, sqnr_db=5.0),))), True, "gained 0.00% on 20 samples"),
+        (
+            _metric(0.8, 0.8, 124, Drift((replace(FLOATS, sqnr_db=5.0),))),
+            False,
+            "124 decisions cannot show a loss of 1.00%",
+        ),
         (Scores(20), False, "there is neither a metric nor the original's outputs to judge by"),
     ],
     ids=[
@@ -59,6 +65,7 @@ def _metric(score: float, baseline: float, decisions: int = 1000, drift: Drift |
         "few-and-far",
         "few-no-drift",
         "enough",
+        "enough-were-all-right",
         "nothing",
     ],
 )
@@ -83,9 +90,37 @@ def test_a_metric_decides_where_it_can_tell(scores: Scores, kept: bool, reason: 
     ids=["far", "edge", "low", "ints", "ints-low", "constant", "not-constant", "nonfinite"],
 )
 def test_drift_decides_where_there_is_no_metric(output: OutputDrift, kept: bool, reason: str) -> None:
-    found = judge(_drift(output), Budget())
+    found = judge(_drift(output, replace(INTS, name="other")), Budget())
     assert found.kept is kept
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        (),
+        (replace(FLOATS, constant=True, max_error=0.0),),
+        (replace(FLOATS, elements=0),),
+        (replace(INTS, constant=True),),
+    ],
+    ids=["none", "constant", "empty", "one-answer"],
+)
+def test_outputs_that_show_nothing_keep_no_budget(outputs: tuple[OutputDrift, ...]) -> None:
+    found = judge(_drift(*outputs), Budget())
+    assert not found.kept
+    assert "cannot show a loss" in found.reason
+
+
+def test_a_lost_part_breaks_the_budget_however_good_the_rest_is() -> None:
+    found = judge(_drift(replace(FLOATS, sqnr_db=66.5, worst_part=PartDrift(1, 57, 0.2))), Budget())
+    assert not found.kept
+    assert found.reason == "output 'y': 66.5 dB, but index 57 of axis 1 is lost: 0.2 dB"
+    assert judge(_drift(replace(FLOATS, worst_part=PartDrift(1, 57, 12.0))), Budget()).kept
+
+
+def test_a_classifier_that_always_said_the_same_is_judged_by_its_scores() -> None:
+    scores = _drift(replace(FLOATS, sqnr_db=3.0, agreement=1.0, decisive=False))
+    assert not judge(scores, Budget(), frozenset({"y"})).kept
 
 
 @pytest.mark.parametrize(("agreement", "kept"), [(1.0, True), (0.9, False)])
@@ -107,7 +142,7 @@ def test_one_bad_output_of_many_is_enough_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decisions", "budget", "enough"), [(100, 0.01, True), (99, 0.01, False), (20, 0.05, True), (10**6, 0.0, False)]
+    ("decisions", "budget", "enough"), [(125, 0.01, True), (124, 0.01, False), (25, 0.05, True), (10**6, 0.0, False)]
 )
 def test_one_decision_must_fit_the_budget(decisions: int, budget: float, enough: bool) -> None:
     scores = replace(_metric(0.8, 0.8), decisions=decisions, drift=Drift((FLOATS,)))

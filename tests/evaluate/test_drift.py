@@ -176,3 +176,47 @@ def test_meters_merged_are_one_meter(pairs: list[tuple[np.ndarray, np.ndarray]],
 
 def _figures(found: OutputDrift) -> tuple[float | None, ...]:
     return found.sqnr_db, found.max_error, found.cosine, found.agreement
+
+
+@pytest.mark.parametrize(
+    ("reference", "value", "count"),
+    [
+        ([np.inf, 1.0], [np.inf, 1.0], 0),
+        ([np.nan, 1.0], [np.nan, 1.0], 0),
+        ([np.inf, 1.0], [-np.inf, 1.0], 1),
+        ([-np.inf, 1.0], [np.nan, 1.0], 1),
+        ([np.inf, np.nan], [1.0, 1.0], 2),
+    ],
+)
+def test_values_that_are_not_finite_are_compared_by_kind(reference: Any, value: Any, count: int) -> None:
+    assert _drift((reference, value)).nonfinite == count
+
+
+def test_a_lost_part_is_found_behind_large_values() -> None:
+    """Boxes of hundreds and scores below one in one output, as of a detector; all scores become zero."""
+    random = np.random.default_rng(0)
+    outputs = [np.concatenate([640 * random.random((1, 4, 50)), random.random((1, 3, 50))], axis=1) for _ in range(4)]
+    lost = [np.concatenate([array[:, :4], 0 * array[:, 4:]], axis=1) for array in outputs]
+    found = _drift(*zip(outputs, lost, strict=True))
+    assert found.sqnr_db > 40
+    assert found.worst_part is not None
+    assert (found.worst_part.axis, found.worst_part.sqnr_db < 0) == (1, True)
+    assert found.worst_part.index in (4, 5, 6)
+
+
+def test_parts_of_samples_that_differ_in_size_are_not_compared() -> None:
+    pairs = [(np.ones((1, 3, 50)), np.ones((1, 3, 50))), (np.ones((1, 5, 50)), np.ones((1, 5, 50)))] * 2
+    assert _drift(*pairs).worst_part is None
+
+
+def test_noise_where_nothing_happens_is_no_lost_part() -> None:
+    reference = np.zeros((4, 2, 50))
+    reference[:, 0] = np.linspace(0, 1, 50)
+    value = reference + 1e-4 * np.random.default_rng(0).standard_normal(reference.shape)
+    assert _drift((reference, value)).worst_part.index == 0
+
+
+@pytest.mark.parametrize(("scores", "decisive"), [([[0, 1], [0, 1]], False), ([[0, 1], [1, 0]], True)])
+def test_a_reference_that_always_says_the_same_is_not_decisive(scores: Any, decisive: bool) -> None:
+    scores = np.asarray(scores, dtype=np.float32)
+    assert _drift((scores, scores)).decisive is decisive

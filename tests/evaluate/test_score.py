@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,16 +100,37 @@ def test_an_interval_of_undefined_figures_is_left_out() -> None:
     assert (one_class.score.low, one_class.score.high) == (None, None)
 
 
-def test_decisions_are_entries_of_labels() -> None:
-    samples = _samples([[0, 1], [2, 0]], None)
-    found = evaluate(Replies(_says(0, 0)), samples)
-    assert (found.samples, found.decisions, found.metric) == (2, 5, None)
+@pytest.mark.parametrize(
+    ("metric", "label", "decisions"),
+    [
+        ("top1", [0, 1], 2),
+        ("f1", 1, 1),
+        ("auc", [0, 1, 1], 0),
+        ("mse", [0, 1], 0),
+        ("cer", [0, 1], 0),
+        ("sqnr", [0, 1], 0),
+        ("os.path:join", [0, 2, 5], 3),
+        ("os.path:join", [0, 0, 1, 0], 1),
+        ("os.path:join", [0.5, 0.1], 1),
+        ("os.path:join", "text", 1),
+    ],
+)
+def test_a_metric_counts_its_own_decisions(metric: str, label: Any, decisions: int) -> None:
+    assert make_metric(metric).decisions(np.asarray(label)) == decisions
 
 
-def test_progress_is_told_sample_by_sample() -> None:
-    seen: list[int] = []
-    evaluate(Replies(_says(0, 1)), _samples(None, None), progress=seen.append)
-    assert seen == [1, 2]
+@pytest.mark.parametrize("metric", ["top1", "f1", "auc", "pearson", "mse"])
+def test_a_label_that_is_a_text_is_refused(metric: str) -> None:
+    with pytest.raises(DataError, match=r"the label \['cat'\] is no number"):
+        make_metric(metric).measure({"y": np.array([[0.2, 0.8]])}, np.asarray("cat"))
+
+
+def test_an_input_that_scores_nothing_is_refused(tmp_path: Path) -> None:
+    """Labels from 1, say: any model would keep the budget."""
+    samples, store = _samples([2], [2]), OutputStore(tmp_path)
+    evaluate(Replies(_says(0, 1)), samples, keep=store)
+    with pytest.raises(DataError, match="the input model itself scores 0 by top1: no loss could be told"):
+        evaluate(Replies(_says(0, 1)), samples, make_metric("top1"), reference=store)
 
 
 def test_a_missing_label_is_told_with_its_sample() -> None:

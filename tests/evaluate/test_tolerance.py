@@ -34,10 +34,23 @@ def test_one_value_that_moved_is_seen(probes: list[np.ndarray], scale: float, by
     assert (found.worst, found.informative, found.tolerance) == (1, (0, 1, 2), FLOORS["float32"])
 
 
+def _all_moved(probes: list[np.ndarray], by: float) -> list[np.ndarray]:
+    for index in range(len(probes)):
+        probes = _moved(probes, by, probe=index)
+    return probes
+
+
 def test_what_the_runtime_moves_a_change_may_move_tenfold(probes: list[np.ndarray]) -> None:
-    noisy = _moved(probes, 1e-3)
+    noisy = _all_moved(probes, 1e-3)
     assert check_output("y", probes, noisy, _moved(probes, 9e-3, probe=2)).passed
     assert not check_output("y", probes, noisy, _moved(probes, 2e-2, probe=2)).passed
+
+
+def test_what_one_probe_may_move_another_may_not(probes: list[np.ndarray]) -> None:
+    noisy = _moved(probes, 4e-3, probe=0)
+    assert check_output("y", probes, noisy, _moved(probes, 3e-2, probe=0)).passed
+    found = check_output("y", probes, noisy, _moved(_moved(probes, 3e-2, probe=0), 1e-3, probe=2))
+    assert (found.passed, found.worst, found.tolerance) == (False, 2, FLOORS["float32"])
 
 
 def test_a_probe_of_noise_is_not_informative_and_does_not_widen_the_tolerance(probes: list[np.ndarray]) -> None:
@@ -49,8 +62,7 @@ def test_a_probe_of_noise_is_not_informative_and_does_not_widen_the_tolerance(pr
 
 
 def test_the_tolerance_has_a_ceiling(probes: list[np.ndarray]) -> None:
-    noisy = _moved(probes, 0.04)
-    assert check_output("y", probes, noisy, probes).tolerance == CEILING
+    assert check_output("y", probes, _all_moved(probes, 0.04), probes).tolerance == CEILING
 
 
 def test_single_numbers_are_held_against_their_spread_over_probes() -> None:

@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 
 from onnxopt.ir.model import Model
-from onnxopt.ir.weights import constant_array, constant_tensor, weights
+from onnxopt.ir.weights import constant_tensor, weights
 from tests.graphs import from_text, mlp
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -107,7 +107,7 @@ def test_what_is_computed_from_inputs_is_no_weight() -> None:
     )
 
     assert _found(model) == []
-    assert constant_array(model.graph.graph[0].outputs[0]) is None
+    assert constant_tensor(model.graph.graph[0].outputs[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,9 @@ def test_what_is_computed_from_inputs_is_no_weight() -> None:
 def test_constants_of_every_spelling(attribute: str, value: np.ndarray) -> None:  # type: ignore[type-arg]
     model = from_text(f"{HEAD} g (float[2] x) => (float[2] y) {{ k = Constant <{attribute}> () y = me.Op (x, k) }}")
 
-    found = constant_array(model.graph.graph[0].outputs[0])
-    assert found is not None
+    tensor = constant_tensor(model.graph.graph[0].outputs[0])
+    assert tensor is not None
+    found = tensor.numpy()
     assert (found.dtype, found.tolist()) == (value.dtype, value.tolist())
 
 
