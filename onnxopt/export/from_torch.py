@@ -26,7 +26,7 @@ from onnxopt.ir.cleanup import remove_identities, remove_unused
 from onnxopt.ir.fold import fold
 from onnxopt.ir.model import Model, Step, normalise
 from onnxopt.ir.opset import convert
-from onnxopt.ir.write import write_model
+from onnxopt.ir.write import check_folder, write_model
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def export_model(
         PassError: No exporter can do it; each one's reason is given.
         VerificationError: The result does not compute what the module does. Nothing is written then.
     """
+    check_folder(out.parent)
     source = open_source(place, weights)
     dims = parse_dynamic(dynamic)
     check_inputs(dims, {name: tuple(tensor.shape) for name, tensor in source.example.items()})

@@ -12,11 +12,11 @@ import onnx_ir
 
 from onnxopt.compile.engine import Engine, make_backend
 from onnxopt.errors import ModelError, UsageError
-from onnxopt.ir.read import read_model
 from onnxopt.ir.traverse import all_tensors
 from onnxopt.ir.write import replaced_files
 from onnxopt.pipeline.cache import file_digest
 from onnxopt.pipeline.lock import lock_text
+from onnxopt.pipeline.making import ModelFile, read_proved
 from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.optimize import Result
 from onnxopt.recipe.recipe import Recipe
@@ -44,7 +44,7 @@ def write_artefact(result: Result, recipe: Recipe, out: Path, *, report: str) ->
         OutputError: The folder cannot be written or is full.
     """
     with replaced_files(out) as scratch:
-        digests = _copy_model(result.chosen.file.path, scratch)
+        digests = _copy_model(result.chosen.file, scratch)
         (scratch / ENGINE).write_text(json.dumps(_engine(result.chosen, result, digests), indent=1))
         (scratch / RECORD).write_text(result.record.to_json())
         (scratch / LOCK).write_text(lock_text(result, recipe))
@@ -66,17 +66,23 @@ def open_engine(folder: Path | str) -> Engine:
         EngineError: The runtime cannot load it here.
     """
     folder = Path(folder)
-    try:
-        told: Mapping[str, Any] = json.loads((folder / ENGINE).read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{folder} holds no result", hint=f"give the folder of `onnxopt optimize --out`: it has {ENGINE}"
-        ) from error
+    told = _read_engine(folder)
     for name, digest in told["files"].items():
         if file_digest(folder / name) != digest:
             raise ModelError(f"{name} is not the file that was proved", where=str(folder), hint="optimize again")
     backend = make_backend(told["runtime"], told["options"])
     return backend.compile(folder / MODEL, local_target().with_threads(told["threads"]))
+
+
+def _read_engine(folder: Path) -> Mapping[str, Any]:
+    hint = f"give the folder of `onnxopt optimize --out`: it has {ENGINE}"
+    try:
+        told = json.loads((folder / ENGINE).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no result", hint=hint) from error
+    if not isinstance(told, dict) or told.get("format") != _FORMAT:
+        raise UsageError(f"{folder / ENGINE} is of another version of onnxopt", hint="optimize again")
+    return told
 
 
 def _engine(chosen: Runnable, result: Result, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -91,11 +97,11 @@ def _engine(chosen: Runnable, result: Result, digests: Mapping[str, str]) -> dic
     }
 
 
-def _copy_model(path: Path, folder: Path) -> dict[str, str]:
+def _copy_model(file: ModelFile, folder: Path) -> dict[str, str]:
     """Copy a model's file and its external data, byte for byte; return their digests by name."""
-    graph = read_model(path).graph
+    graph = read_proved(file).graph
     external = {str(t.location): Path(t.path) for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor)}
-    for name, source in {**external, MODEL: path}.items():
+    for name, source in {**external, MODEL: file.path}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
     return {name: file_digest(folder / name) for name in (MODEL, *external)}

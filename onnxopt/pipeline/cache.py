@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Cache:
             return Lookup(None, self._why_missing(parts, label))
         damaged = next((name for name, sha in entry.files.items() if file_digest(folder / name) != sha), None)
         if damaged is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
             return Lookup(None, f"the cached {damaged} was damaged")
         self._remember(parts, label)
         return Lookup(entry, "cached")
@@ -96,6 +96,8 @@ class Cache:
             body = {"value": value, "parts": dict(parts), "seconds": seconds, "files": files}
             (scratch / _ENTRY).write_text(json.dumps(body))
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.exists() and _read(folder) is None:
+                self._remove(folder)
             try:
                 os.rename(scratch, folder)  # noqa: PTH104  (must fail if the target is a full folder)
             except OSError:
@@ -108,18 +110,20 @@ class Cache:
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry."""
-        for file in sorted(self._entries.glob(f"*/*/{_ENTRY}")):
-            entry = _read(file.parent)
+        for folder in self._folders():
+            entry = _read(folder)
             if entry is not None:
                 yield entry
 
     def size(self) -> int:
-        """Return the bytes of all files."""
-        return sum(file.stat().st_size for file in self.root.rglob("*") if file.is_file())
+        """Return the bytes of all entries."""
+        return sum(file.stat().st_size for file in self._entries.rglob("*") if file.is_file())
 
     def clear(self) -> None:
-        """Remove everything."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove every entry; what else lies in the folder is not this cache's."""
+        for folder in (self._entries, self._last):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
     def clean(self) -> int:
         """Remove damaged entries and what killed processes left; return how many folders went."""
@@ -127,12 +131,24 @@ class Cache:
         making = [f for f in self._entries.glob(f"{_MAKING}*") if now - f.stat().st_mtime > _ABANDONED_SECONDS]
         gone = [*self.damaged(), *making]
         for folder in gone:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
         return len(gone)
 
     def damaged(self) -> list[Path]:
-        """Return the folders of entries whose files no longer have the content they were stored with."""
-        return [e.folder for e in self.entries() if any(file_digest(e.folder / n) != s for n, s in e.files.items())]
+        """Return the folders of entries that cannot be read, or whose files are not what was stored."""
+        return [folder for folder in self._folders() if not _is_whole(folder)]
+
+    def _folders(self) -> list[Path]:
+        return sorted(self._entries.glob("[0-9a-f][0-9a-f]/*"))
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a folder that other processes may be looking at: under its name it is gone at once."""
+        try:
+            aside = Path(tempfile.mkdtemp(prefix=_MAKING, dir=self._entries))
+            folder.rename(aside / "removed")
+        except OSError:
+            return  # another process was faster, or may write here and we may not
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _folder(self, parts: Parts) -> Path:
         key = parts_key(parts)
@@ -168,6 +184,11 @@ class Cache:
         return f"changed: {', '.join(changed)}" if changed else "its cached result is gone"
 
     def _remember(self, parts: Parts, label: str) -> None:
+        """Note what a step was made from; where nothing can be written, only the next miss is explained worse."""
+        with suppress(OSError):
+            self._write_label(parts, label)
+
+    def _write_label(self, parts: Parts, label: str) -> None:
         file = self._label_file(label)
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)
@@ -197,8 +218,13 @@ def _read(folder: Path) -> Entry | None:
     try:
         body = json.loads((folder / _ENTRY).read_text())
         return Entry(folder, body["value"], body["parts"], body["seconds"], body["files"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_whole(folder: Path) -> bool:
+    entry = _read(folder)
+    return entry is not None and all(file_digest(folder / name) == sha for name, sha in entry.files.items())
 
 
 def _plain(parts: Parts) -> dict[str, Any]:

@@ -89,15 +89,18 @@ def float_candidates(search: SearchSpec, target: Target) -> Iterator[Candidate]:
         yield _candidate(SIMPLIFIED, FLOAT, backend)
 
 
-def numeric_candidates(search: SearchSpec, target: Target, graphs: Mapping[Backend, Steps]) -> Iterator[Candidate]:
+def numeric_candidates(
+    search: SearchSpec, target: Target, graphs: Mapping[Backend, Steps], *, small: bool = False
+) -> Iterator[Candidate]:
     """Yield other numerics in each runtime.
 
     Args:
         search: What may be tried.
         target: What the machine has fast kernels for.
         graphs: The graph each runtime runs faster: the input as it is, or simplified.
+        small: Whether what only makes the file smaller is worth trying.
     """
-    for numerics in () if search.only else _numerics(search):
+    for numerics in () if search.only else _numerics(small=small):
         for backend in backends(search, target):
             yield _candidate(graphs.get(backend, SIMPLIFIED), numerics, backend)
 
@@ -117,9 +120,9 @@ def session_candidates(candidate: Candidate) -> Iterator[Candidate]:
         yield replace(candidate, name=f"{name} in {backend}", backend=backend)
 
 
-def _numerics(search: SearchSpec) -> Sequence[Numerics]:
+def _numerics(*, small: bool) -> Sequence[Numerics]:
     known = (DYNAMIC, STATIC, STATIC_ALL)
-    return (*known, HALF_STORED) if search.objective == "size" else known
+    return (*known, HALF_STORED) if small else known
 
 
 def backends(search: SearchSpec, target: Target) -> Iterator[Backend]:

@@ -11,9 +11,17 @@ from onnxopt.data.sample import Samples
 from onnxopt.data.split import Split, checked_split, open_split, split, synthetic_split
 from onnxopt.errors import UsageError
 from onnxopt.evaluate.metrics import Metric, make_metric
+from onnxopt.export.extra import LIBRARIES, need_torch
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
+from onnxopt.options import dump
+from onnxopt.pipeline.cache import file_digest
+from onnxopt.pipeline.steps import CachedSteps
+from onnxopt.profile.machine import library_versions
 from onnxopt.recipe.recipe import DataSpec, ExportSpec, Recipe
+from onnxopt.user_code import code_fingerprint, is_function_place
+
+_EXPORTED = "exported.onnx"
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,17 @@ class Inputs:
         return None if self.data.calibration.synthetic else self.data.calibration
 
 
-def open_inputs(recipe: Recipe, scratch: Path) -> Inputs:
+def open_inputs(recipe: Recipe, steps: CachedSteps) -> Inputs:
     """Open everything a recipe starts from.
 
     Args:
         recipe: The recipe.
-        scratch: Where an exported model is put.
+        steps: Runs the export, if the recipe starts from a torch module.
 
     Raises:
         OnnxoptError: The model or the data cannot be read, or do not fit each other.
     """
-    path = _model_path(recipe, scratch)
+    path = _exported(recipe.model, recipe.base, steps) if isinstance(recipe.model, ExportSpec) else recipe.model
     model = read_model(path)
     data = _open_data(recipe.data, model, recipe.base, recipe.seed)
     metric, told = _metric(recipe.metric, model, data.evaluation)
@@ -60,16 +68,26 @@ def open_inputs(recipe: Recipe, scratch: Path) -> Inputs:
     return Inputs(path, model, data, metric, tuple(notes))
 
 
-def _model_path(recipe: Recipe, scratch: Path) -> Path:
-    spec = recipe.model
-    if not isinstance(spec, ExportSpec):
-        return spec
-    from onnxopt.export.from_torch import export_model
+def _exported(spec: ExportSpec, base: Path, steps: CachedSteps) -> Path:
+    """Return the file a torch module is exported to; it lies in the cache."""
+    need_torch()
+    place = spec.export if is_function_place(spec.export) else str(base / spec.export)
+    weights = base / spec.weights if spec.weights else None
 
-    out = scratch / "exported.onnx"
-    weights = recipe.base / spec.weights if spec.weights else None
-    export_model(spec.export, out, weights=weights, dynamic=spec.dynamic, opset=spec.opset)
-    return out
+    def make(folder: Path) -> None:
+        from onnxopt.export.from_torch import export_model
+
+        export_model(place, folder / _EXPORTED, weights=weights, dynamic=spec.dynamic, opset=spec.opset)
+
+    parts = {
+        "step": "export",
+        "options": dump(spec),
+        "source": code_fingerprint(place) if is_function_place(place) else file_digest(Path(place)),
+        "weights": file_digest(weights) if weights else None,
+        "libraries": library_versions(("onnxopt", *LIBRARIES)),
+    }
+    entry, _ = steps.run("export", parts, make)
+    return entry.folder / _EXPORTED
 
 
 def _open_data(spec: DataSpec, model: Model, base: Path, seed: int) -> Split:
@@ -91,10 +109,13 @@ def _metric(given: Metric | None, model: Model, evaluation: Samples) -> tuple[Me
     """Return the metric, and what to tell if it was not the user's choice."""
     if given is not None:
         return given, None
-    label = evaluation.read(0).label
+    first = evaluation.read(0)
+    label = first.label
     if label is None:
         return None, None
+    rows = {array.shape[:1] for array in first.feeds.values()}
     shape = model.signature.outputs[0].shape
-    if np.issubdtype(label.dtype, np.integer) and label.ndim <= 1 and shape is not None and len(shape) == 2:
+    classes = shape is not None and len(shape) == 2 and shape[1] != 1
+    if np.issubdtype(label.dtype, np.integer) and {(label.size,)} == rows and classes:
         return make_metric("top1"), "the metric is top1, because labels are whole numbers; --metric chooses another"
     return None, "there are labels and no metric, so fidelity to the input decides; --metric names one"

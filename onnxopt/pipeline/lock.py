@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
+from onnxopt.data.source import FOLDERS, PLACES
 from onnxopt.pipeline.optimize import Result
 from onnxopt.recipe.recipe import DataSpec, ExportSpec, Recipe
+from onnxopt.user_code import is_function_place
 
 
 def lock_text(result: Result, recipe: Recipe) -> str:
@@ -19,11 +21,7 @@ def lock_text(result: Result, recipe: Recipe) -> str:
         "model": _model(recipe),
         **_data(recipe.data, recipe.base),
         **_metric(recipe),
-        "budget": {
-            "max_drop": recipe.budget.max_drop,
-            "min_sqnr": recipe.budget.min_sqnr,
-            "min_agreement": recipe.budget.min_agreement,
-        },
+        "budget": _budget(recipe),
         "target": record.target,
         "runtime": {"name": best.runtime, **best.runtime_options},
         "seed": record.seed,
@@ -41,8 +39,26 @@ def lock_text(result: Result, recipe: Recipe) -> str:
 
 def _model(recipe: Recipe) -> Any:
     if isinstance(recipe.model, ExportSpec):
-        return {"export": recipe.model.export, "dynamic": dict(recipe.model.dynamic), "opset": recipe.model.opset}
+        spec = {"export": _place(recipe.model.export, recipe.base), "opset": recipe.model.opset}
+        weights = {"weights": str((recipe.base / recipe.model.weights).resolve())} if recipe.model.weights else {}
+        return {**spec, **weights, "dynamic": dict(recipe.model.dynamic)}
     return str(Path(recipe.model).resolve())
+
+
+def _place(export: str, base: Path) -> str:
+    return export if is_function_place(export) else str((base / export).resolve())
+
+
+def _budget(recipe: Recipe) -> dict[str, Any]:
+    """Return what may be lost and what must be kept, in the units recipes are written in."""
+    latency, size = recipe.limits.latency, recipe.limits.size
+    return {
+        "max_drop": recipe.budget.max_drop,
+        "min_sqnr": recipe.budget.min_sqnr,
+        "min_agreement": recipe.budget.min_agreement,
+        **({"max_latency": f"{latency}s"} if latency is not None else {}),
+        **({"max_size": f"{size}B"} if size is not None else {}),
+    }
 
 
 def _data(spec: DataSpec, base: Path) -> dict[str, Any]:
@@ -59,7 +75,7 @@ def _data(spec: DataSpec, base: Path) -> dict[str, Any]:
 def _absolute(options: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make paths absolute: the lock lies elsewhere than the recipe."""
     return {
-        key: str((base / value).resolve()) if isinstance(value, str) and (base / value).exists() else value
+        key: str((base / value).absolute()) if key in PLACES and value != FOLDERS else value
         for key, value in options.items()
         if value is not None
     }

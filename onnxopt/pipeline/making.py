@@ -14,6 +14,7 @@ from onnxopt.compile.isolation import Limits
 from onnxopt.context import Context, PassDone, Use, Warned
 from onnxopt.context import Event as PassEvent
 from onnxopt.data.sample import Samples
+from onnxopt.errors import ModelError
 from onnxopt.evaluate.probes import probes
 from onnxopt.evaluate.verify import Verifier
 from onnxopt.ir.model import Model
@@ -97,9 +98,13 @@ class Maker:
         return ModelFile(path, model.digest, model.nodes, files_size(model.graph, path), model.operators)
 
     def load(self, file: ModelFile) -> Model:
-        """Return the model of a file."""
+        """Return the model of a file.
+
+        Raises:
+            ModelError: The file no longer holds it.
+        """
         if file.digest not in self._loaded:
-            self._remember(read_model(file.path))
+            self._remember(read_proved(file))
         self._loaded.move_to_end(file.digest)
         return self._loaded[file.digest]
 
@@ -207,6 +212,18 @@ class Maker:
         self._loaded.move_to_end(model.digest)
         while len(self._loaded) > _REMEMBERED:
             self._loaded.popitem(last=False)
+
+
+def read_proved(file: ModelFile) -> Model:
+    """Read a model's file.
+
+    Raises:
+        ModelError: It is not the model it was when it was measured.
+    """
+    model = read_model(file.path)
+    if model.digest != file.digest:
+        raise ModelError(f"{file.path} changed while it was worked on", hint="run the same command again")
+    return model
 
 
 def described(record: CandidateRecord, file: ModelFile) -> CandidateRecord:

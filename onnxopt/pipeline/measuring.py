@@ -131,6 +131,9 @@ class Measurer:
         return OutputStore(entry.folder)
 
     def _baseline_engine(self) -> IsolatedEngine:
+        """Return the baseline's engine; a new one where the last has died."""
+        if self._engine is not None and not self._engine.alive:
+            self.close()
         self._engine = self._engine or self._start(self._baseline)
         return self._engine
 

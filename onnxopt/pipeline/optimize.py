@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from onnxopt.compile.engine import Backend
 from onnxopt.compile.isolation import Limits as ChildLimits
 from onnxopt.data.sample import Samples
-from onnxopt.errors import UsageError
+from onnxopt.errors import MissingExtraError, UsageError
 from onnxopt.evaluate.budget import judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.passes import Pass
@@ -79,6 +80,8 @@ def run_recipe(
     started = time.perf_counter()
     spec = recipe.search or SearchSpec()
     baseline = baseline_backend(spec) if recipe.passes is None else type(recipe.backend)()
+    for backend in (baseline, recipe.backend) if recipe.passes is not None else (baseline,):
+        _need(backend)
     with open_session(recipe, baseline, cache, listen, limits=limits, effort=effort) as session:
         if recipe.passes is None:
             found, chosen = _search(session, spec)
@@ -86,6 +89,12 @@ def run_recipe(
             found, chosen = _follow(session, recipe.passes, baseline)
         record = _record(session, found, spec.objective, time.perf_counter() - started, command)
     return Result(record, chosen)
+
+
+def _need(backend: Backend) -> None:
+    missing = backend.unavailable()
+    if missing is not None:
+        raise MissingExtraError(f"the runtime {backend.name} cannot be used: {missing}")
 
 
 def _search(session: Session, spec: SearchSpec) -> tuple[Found, Runnable]:
@@ -99,6 +108,7 @@ def _search(session: Session, spec: SearchSpec) -> tuple[Found, Runnable]:
         candidates=recipe.candidates,
         metric=session.inputs.metric,
         budget=recipe.budget,
+        limits=recipe.limits,
         target=recipe.target,
         effort=session.effort,
         listen=session.listen,
@@ -114,7 +124,7 @@ def _follow(session: Session, passes: Sequence[Pass], usual: Backend) -> tuple[F
     recipe, file = session.recipe, session.source
     for index, change in enumerate(passes):
         file = session.maker.apply(change, file, place=f"passes[{index}] {change.name}")
-    _check_lock(recipe, file)
+    _check_lock(recipe, session.source, file)
     baseline = _measured(session, Runnable(BASELINE, session.source, usual))
     name = " > ".join(change.name for change in passes) or "the model as it is"
     chosen = Runnable(f"{name} in {recipe.backend}", file, recipe.backend)
@@ -136,28 +146,26 @@ def _measured(session: Session, one: Runnable) -> CandidateRecord:
     return described(measured, one.file)
 
 
-def _check_lock(recipe: Recipe, file: ModelFile) -> None:
+def _check_lock(recipe: Recipe, source: ModelFile, file: ModelFile) -> None:
     """Raise if a locked recipe no longer gives what it gave, naming the first step that differs."""
-    wanted = (recipe.lock or {}).get("steps", [])
-    for index, (step, digest) in enumerate(zip(file.steps, wanted, strict=False)):
-        if step.digest != digest:
+    if recipe.lock is None:
+        return
+    wanted = ["the input", *(f"passes[{index}] {step.name}" for index, step in enumerate(file.steps))]
+    have = [source.digest, *(step.digest for step in file.steps)]
+    locked = [str(recipe.lock.get("input", "")), *(str(digest) for digest in recipe.lock.get("steps", []))]
+    for place, mine, theirs in zip_longest(wanted, have, locked, fillvalue=""):
+        if mine != theirs:
             raise UsageError(
-                f"passes[{index}] {step.name} gives {step.digest[:12]}, the lock says {str(digest)[:12]}",
+                f"{place or 'a missing step'} is {mine[:12] or 'nothing'}, the lock says {theirs[:12] or 'nothing'}",
                 where=recipe.source,
-                hint="the model, the data or a library changed since; remove the key `lock` to accept that",
+                hint="the model, the data, the passes or a library changed since; remove the key `lock` to accept that",
             )
 
 
 def _shortfall(best: CandidateRecord, recipe: Recipe) -> str | None:
     """Return the bound a result misses, if any."""
-    latency = best.timing.p50 if best.timing else None
-    bound = recipe.limits.latency
-    if bound is not None and latency is not None and latency > bound:
-        return f"the fastest result takes {latency * 1e3:.3g} ms, more than the {bound * 1e3:.3g} ms asked for"
-    most = recipe.limits.size
-    if most is not None and best.size_bytes is not None and best.size_bytes > most:
-        return f"the result has {best.size_bytes:,} bytes, more than the {most:,} asked for"
-    return None
+    missed = recipe.limits.missed(best.timing.p50 if best.timing else None, best.size_bytes)
+    return f"the best result {missed}" if missed else None
 
 
 def _record(session: Session, found: Found, objective: str, seconds: float, command: str) -> RunRecord:
@@ -183,12 +191,19 @@ def _record(session: Session, found: Found, objective: str, seconds: float, comm
         limits=asdict(recipe.limits),
         objective=objective,
         target={"name": recipe.target.name, "threads": recipe.target.threads},
-        notes=inputs.notes,
+        notes=(*inputs.notes, *_unsteady(found)),
         seconds=seconds,
         seed=recipe.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         shortfall=found.shortfall,
     )
+
+
+def _unsteady(found: Found) -> list[str]:
+    """Return a note for each of the two whose latency a claim rests on that never became steady."""
+    timed = {one.name: one.timing for one in (found.candidates[0], found.best) if one.timing}
+    text = "latency was still changing after warming up, so its figures mean less"
+    return [f"{name}: {text}" for name, timing in timed.items() if not timing.steady]
 
 
 def _samples(samples: Samples) -> dict[str, object]:

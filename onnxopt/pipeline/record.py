@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
@@ -156,8 +154,8 @@ class RunRecord:
         return values
 
     def to_json(self) -> str:
-        """Return strict JSON: NaN and infinity, which JSON lacks, become null."""
-        return json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False)
+        """Return the record as ``run.json`` holds it."""
+        return strict_json(self.to_dict())
 
 
 def plain(value: Any) -> Any:
@@ -170,10 +168,9 @@ def restore(cls: type[T], values: Any) -> T:
     return pydantic.TypeAdapter(cls).validate_python(values)
 
 
-def read_record(path: Path) -> Mapping[str, Any]:
-    """Return a ``run.json`` as plain values."""
-    values: Mapping[str, Any] = json.loads(path.read_text())
-    return values
+def strict_json(values: Any) -> str:
+    """Return strict JSON: NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_finite(values), indent=1, allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

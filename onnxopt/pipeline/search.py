@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxopt.compile.engine import Backend
-from onnxopt.errors import OnnxoptError
+from onnxopt.errors import EngineError, OnnxoptError, OutputError
 from onnxopt.evaluate.budget import Budget, judge
 from onnxopt.evaluate.metrics import Metric
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
     BASELINE,
+    FLOAT,
     SIMPLIFIED,
     Candidate,
     Steps,
@@ -26,7 +27,7 @@ from onnxopt.pipeline.making import Maker, ModelFile, described
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
 from onnxopt.profile.statistics import Verdict
-from onnxopt.recipe.recipe import CandidateSpec, SearchSpec
+from onnxopt.recipe.recipe import CandidateSpec, Limits, SearchSpec
 from onnxopt.targets.target import Target
 
 _SLOWED = 0.97
@@ -63,6 +64,7 @@ class Search:
         candidates: Sequence[CandidateSpec],
         metric: Metric | None,
         budget: Budget,
+        limits: Limits,
         target: Target,
         effort: Effort,
         listen: Listener,
@@ -75,6 +77,7 @@ class Search:
         self._own = [Candidate(own.name, own.passes, own.backend) for own in candidates]
         self._metric = metric
         self._budget = budget
+        self._limits = limits
         self._target = target
         self._effort = effort
         self._listen = listen
@@ -86,7 +89,8 @@ class Search:
         self._try_all([*float_candidates(self._spec, self._target), *self._own])
         if self._spec.only:
             return self._confirmed()
-        self._try_all([*numeric_candidates(self._spec, self._target, self._better_graphs())])
+        small = self._spec.objective == "size" or self._limits.size is not None
+        self._try_all([*numeric_candidates(self._spec, self._target, self._better_graphs(), small=small)])
         self._try_all([c for trial in self._too_lossy() for c in refined_candidates(trial.candidate)])
         self._try_all(
             [c for trial in self._leaders()[: self._effort.tuned] for c in session_candidates(trial.candidate)]
@@ -109,6 +113,8 @@ class Search:
             return Trial(candidate, record.decided(Status.SKIPPED, missing))
         try:
             return self._measured(candidate, record)
+        except OutputError:
+            raise
         except OnnxoptError as error:
             if candidate.name == BASELINE:
                 raise
@@ -147,44 +153,63 @@ class Search:
         if candidate.name == BASELINE or speed is None:
             return None
         if speed.verdict is Verdict.SLOWER:
-            return f"slower than the input: {speed}"
+            return "slower than the input"
         if self._spec.objective == "latency" and speed.high < HOPELESS * self._best_ratio():
-            return f"far from the fastest so far: {speed}"
+            return "far from the fastest so far"
         return None
 
     def _confirmed(self) -> Trial:
         """Return the best candidate whose claim holds in several launches of fresh processes."""
-        confirmed = [trial for leader in self._leaders()[: self._effort.finalists] if (trial := self._confirm(leader))]
-        winner = min(confirmed, key=self._cost, default=None)
-        if winner is None:
-            return self.trials[0]
+        confirmed = [self.trials[0]]
+        for leader in self._leaders():
+            if len(confirmed) > self._effort.finalists or not self._may_win(leader, confirmed):
+                break
+            confirmed += self._confirm(leader)
+        winner = min(confirmed, key=self._rank)
+        if winner is self.trials[0]:
+            return winner
         best = replace(winner, record=winner.record.decided(Status.BEST, winner.record.reason))
         self._replace(best)
         return best
 
-    def _confirm(self, trial: Trial) -> Trial | None:
+    def _may_win(self, leader: Trial, confirmed: Sequence[Trial]) -> bool:
+        """Whether a leader, by the interval of its screening, can be better than what was confirmed."""
+        best = min(confirmed, key=self._rank)
+        if self._spec.objective != "latency" or leader.record.speedup is None or self._missed(best):
+            return True
+        return leader.record.speedup.high > -self._cost(best)
+
+    def _confirm(self, trial: Trial) -> list[Trial]:
+        """Return the trial with what several launches say, or nothing if its claim does not hold."""
         assert trial.runnable is not None
         self._listen(CandidateStarted(f"confirming {trial.candidate.name}", 1, 1))
-        found = self._measurer.compare(trial.runnable, self._effort.confirming, self._effort.launches)
+        try:
+            found = self._measurer.compare(trial.runnable, self._effort.confirming, self._effort.launches)
+        except EngineError as error:
+            self._replace(replace(trial, record=trial.record.decided(Status.FAILED, error.what)))
+            return []
         record = replace(trial.record, timing=found.candidate, speedup=found.speedup)
-        needed = self._spec.objective == "latency"
-        holds = found.speedup.verdict is Verdict.FASTER if needed else found.speedup.verdict is not Verdict.SLOWER
+        holds = found.speedup.verdict is not Verdict.SLOWER
+        if self._spec.objective == "latency" and self._missed(self.trials[0]) is None:
+            holds = found.speedup.verdict is Verdict.FASTER
         if not holds:
             record = record.decided(
-                Status.REJECTED, f"not confirmed in {self._effort.launches} launches: {found.speedup}"
+                Status.REJECTED, f"not confirmed in {self._effort.launches} launches of fresh processes"
             )
-        self._replace(replace(trial, record=record))
-        return replace(trial, record=record) if holds else None
+        tested = replace(trial, record=record)
+        self._replace(tested)
+        return [tested] if holds else []
 
     def _leaders(self) -> list[Trial]:
         """Return the candidates that were kept, the best first."""
-        return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._cost)
+        return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._rank)
 
     def _better_graphs(self) -> dict[Backend, Steps]:
         """Return for each runtime which graph it runs faster: simplifying is known to cost some their fusions."""
         ratios: dict[tuple[Backend, bool], float] = {}
         for trial in self.trials:
-            if trial.record.status is not Status.FAILED:
+            own = trial.candidate.numerics is not FLOAT and trial.candidate.name != BASELINE
+            if not own and trial.record.status is not Status.FAILED:
                 ratios[trial.candidate.backend, bool(trial.candidate.passes)] = trial.ratio
         tried = {backend for backend, _ in ratios}
         slowed = {b for b in tried if ratios.get((b, True), 1.0) < _SLOWED * ratios.get((b, False), 1.0)}
@@ -196,17 +221,28 @@ class Search:
         lossy = [t for t in self.trials if t.record.status is Status.REJECTED and t.record.scores]
         return [trial for trial in lossy if trial.ratio > best]
 
+    def _rank(self, trial: Trial) -> tuple[bool, float]:
+        """Return what trials are ordered by: those within the limits first, then the cheaper."""
+        return self._missed(trial) is not None, self._cost(trial)
+
+    def _missed(self, trial: Trial) -> str | None:
+        record = trial.record
+        return self._limits.missed(record.timing.p50 if record.timing else None, record.size_bytes)
+
     def _cost(self, trial: Trial) -> float:
         record = trial.record
         if self._spec.objective == "size":
             return float(record.size_bytes or 0)
         if self._spec.objective == "memory":
             return float(record.timing.peak_memory_bytes or 0) if record.timing else 0.0
+        if trial.candidate.name == BASELINE:
+            return -1.0
         return -record.speedup.low if record.speedup else 0.0
 
     def _best_ratio(self) -> float:
-        """Return the largest ratio of a candidate that was kept; the input's is 1 by definition."""
-        return max((trial.ratio for trial in self.trials if trial.record.status is Status.KEPT), default=1.0)
+        """Return the largest ratio of a candidate that was kept and is within the limits; the input's is 1."""
+        kept = (trial for trial in self.trials if trial.record.status is Status.KEPT and self._missed(trial) is None)
+        return max((trial.ratio for trial in kept), default=1.0)
 
     def _twin(self, runnable: Runnable) -> str | None:
         """Return the name of an earlier trial of the same model in the same backend."""

@@ -18,7 +18,7 @@ from onnxopt.pipeline.inputs import Inputs, open_inputs
 from onnxopt.pipeline.making import Maker, ModelFile
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.steps import CachedSteps
-from onnxopt.recipe.recipe import Recipe
+from onnxopt.recipe.recipe import ExportSpec, Recipe
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def open_session(
         effort: Spent on measuring.
     """
     with tempfile.TemporaryDirectory(prefix="onnxopt-") as scratch:
-        inputs = open_inputs(recipe, Path(scratch))
-        steps = CachedSteps(cache, listen, f"{recipe.source} {inputs.path.resolve()}")
+        model = recipe.model.export if isinstance(recipe.model, ExportSpec) else recipe.model.resolve()
+        steps = CachedSteps(cache, listen, f"{recipe.source} {model}")
+        inputs = open_inputs(recipe, steps)
         maker = Maker(steps, recipe.target, inputs.real_calibration, Path(scratch), seed=recipe.seed, limits=limits)
         source = maker.add(inputs.path, inputs.model)
         measurer = Measurer(

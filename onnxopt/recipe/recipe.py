@@ -72,6 +72,14 @@ class Limits:
     latency: float | None = None
     size: int | None = None
 
+    def missed(self, latency: float | None, size: int | None) -> str | None:
+        """Return the bound that a result with this median latency and size misses, None if it keeps both."""
+        if self.latency is not None and latency is not None and latency > self.latency:
+            return f"takes {latency * 1e3:.3g} ms, more than the {self.latency * 1e3:.3g} ms asked for"
+        if self.size is not None and size is not None and size > self.size:
+            return f"has {size:,} bytes, more than the {self.size:,} asked for"
+        return None
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -181,7 +189,7 @@ class _Reader:
             passes=self._passes(content["passes"], ("passes",)) if "passes" in content else None,
             search=self._search(content["optimize"]) if "optimize" in content else None,
             candidates=self._candidates(content.get("optimize") or {}),
-            lock=content.get("lock"),
+            lock=self._lock(content.get("lock")),
             base=self._path.parent,
             source=str(self._path),
         )
@@ -232,8 +240,8 @@ class _Reader:
             "max_drop": share,
             "min_sqnr": float,
             "min_agreement": share,
-            "max_latency": seconds,
-            "max_size": size,
+            "max_latency": lambda value: seconds(str(value)),
+            "max_size": lambda value: size(str(value)),
         }
         found = {key: self._quantity(read[key], part, (*place, key)) for key, part in value.items()}
         limits = Limits(found.pop("max_latency", None), found.pop("max_size", None))
@@ -268,6 +276,12 @@ class _Reader:
         self._mapping(values or {}, (*place, name), None)
         return self._guarded(lambda where: make_pass(str(name), values or {}, where=where, error=RecipeError), place)
 
+    def _lock(self, value: Any) -> Mapping[str, Any] | None:
+        if value is not None:
+            self._mapping(value, ("lock",), ("input", "steps", "libraries", "machine", "created"))
+            self._list(value.get("steps", []), ("lock", "steps"), "write the digest of one step a line")
+        return value  # type: ignore[no-any-return]
+
     def _search(self, value: Any) -> SearchSpec:
         self._mapping(value or {}, ("optimize",), None)
         rest = {key: part for key, part in (value or {}).items() if key != "candidates"}
@@ -276,13 +290,19 @@ class _Reader:
     def _candidates(self, search: Mapping[str, Any]) -> tuple[CandidateSpec, ...]:
         place = ("optimize", "candidates")
         items = self._list(search.get("candidates", []), place, "write  - {name: ..., passes: [...], runtime: ...}")
-        return tuple(self._candidate(item, (*place, index)) for index, item in enumerate(items))
+        made = tuple(self._candidate(item, (*place, index)) for index, item in enumerate(items))
+        names = ["input", *(candidate.name for candidate in made)]
+        for index, candidate in enumerate(made):
+            if candidate.name in names[: index + 1]:
+                what = f"there is a candidate {candidate.name!r} already"
+                raise self._error(what, (*place, index), "give it another  name: ...")
+        return made
 
     def _candidate(self, value: Any, place: Place) -> CandidateSpec:
         self._mapping(value, place, ("name", "passes", "runtime"))
         passes = self._passes(value.get("passes", []), (*place, "passes"))
         backend = self._backend(value.get("runtime", "ort"), (*place, "runtime"))
-        name = " > ".join(change.name for change in passes) or "the input"
+        name = " > ".join(str(change) for change in passes) or "the input"
         return CandidateSpec(self._text(value.get("name", f"{name} in {backend}"), (*place, "name")), passes, backend)
 
     def _list(self, value: Any, place: Place, hint: str) -> list[Any]:

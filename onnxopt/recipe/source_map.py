@@ -56,6 +56,10 @@ def _walk(node: yaml.Node | None, place: Place, lines: dict[Place, int], path: P
     lines[place] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(
+                    "a key is no text", where=f"{path}:{key.start_mark.line + 1}", hint="write  key: value"
+                )
             inner = (*place, key.value)
             if inner in lines:
                 raise RecipeError(f"the key {key.value!r} stands twice", where=f"{path}:{key.start_mark.line + 1}")

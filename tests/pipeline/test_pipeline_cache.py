@@ -132,3 +132,23 @@ def test_two_processes_do_not_hurt_each_other(cache):
     assert cache.damaged() == []
     assert list(cache.root.rglob("making-*")) == []
     assert all(json.loads(file.read_text()) for file in cache.root.rglob("last/*.json"))
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"{}", b"[1]"])
+def test_an_entry_that_cannot_be_read_is_made_again(cache, content):
+    entry = cache.store({"a": 1}, "step", lambda folder: 1)
+    (entry.folder / "entry.json").write_bytes(content)
+    assert cache.look_up({"a": 1}, "step").entry is None
+    assert cache.damaged() == [entry.folder]
+    assert cache.store({"a": 1}, "step", lambda folder: 2).value == 2
+    assert cache.look_up({"a": 1}, "step").entry.value == 2
+    assert cache.damaged() == []
+
+
+def test_clearing_leaves_what_is_not_the_caches(cache):
+    cache.store({"a": 1}, "step", lambda folder: 1)
+    (cache.root / "thesis.txt").write_text("mine")
+    (cache.root / "zoo").mkdir()
+    cache.clear()
+    assert sorted(path.name for path in cache.root.iterdir()) == ["thesis.txt", "zoo"]
+    assert cache.look_up({"a": 1}, "step").entry is None

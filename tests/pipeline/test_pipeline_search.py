@@ -1,8 +1,10 @@
 """The search: what it keeps, rejects and survives. Latencies are scripted by the fake runtime."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxopt.compile.engine import make_backend
@@ -157,7 +159,7 @@ def test_a_metric_decides_where_there_is_one(folder):
 
 @pytest.mark.parametrize(
     ("limits", "told"),
-    [(Limits(latency=1e-12), "the fastest result takes"), (Limits(size=10), "the result has")],
+    [(Limits(latency=1e-12), "the best result takes"), (Limits(size=10), "the best result has")],
 )
 def test_a_bound_that_is_missed_is_told(folder, limits, told):
     result = search(folder, fake("works", latency=FAST), limits=limits)
@@ -176,6 +178,7 @@ def test_the_same_choice_after_starting_again(folder):
 
 
 def test_calibration_and_evaluation_never_overlap(folder):
+    shutil.rmtree(folder / "data" / "evaluation")
     write_samples(samples(mlp(), 6, seed=1, labels=True), folder / "data" / "evaluation")
     with pytest.raises(OnnxoptError, match="is also in the calibration part"):
         search(folder)
@@ -221,3 +224,95 @@ def test_without_data_nothing_is_calibrated(folder):
     own = fake("int8", "quantize-static", latency=FAST)
     result = search(folder, own, data=DataSpec())
     assert "needs calibration data" in by_name(result)["int8"].reason
+
+
+def test_limits_decide_before_speed(folder):
+    wide = mlp(width=64)
+    saved(wide, folder / "mlp.onnx")
+    shutil.rmtree(folder / "data")
+    write_samples(samples(wide, 8, labels=True), folder / "data")
+    small = fake("small", "cast-float16", latency=FAST)
+    large = fake("large", latency=FAST / 10)
+    free = search(folder, large, small)
+    assert free.record.best.name == "large"
+    bound = Limits(size=by_name(free)["small"].size_bytes)
+    assert bound.size < by_name(free)["large"].size_bytes
+    bounded = search(folder, large, small, limits=bound)
+    assert bounded.record.best.name == "small"
+    assert bounded.record.shortfall is None
+
+
+def test_the_input_competes_by_size_too(folder):
+    """A candidate that is as large as the input is no better, however fast."""
+    result = search(folder, fake("fast", latency=FAST), search=SearchSpec(objective="size", only=True))
+    assert not result.record.improved
+
+
+def test_a_finalist_that_fails_while_it_is_confirmed_costs_itself_alone(folder, monkeypatch):
+    from onnxopt.errors import EngineTimeoutError
+    from onnxopt.pipeline.measuring import Measurer
+
+    compare = Measurer.compare
+
+    def slow_to_confirm(self, one, plan, launches=1):
+        if launches > 1 and one.name == "faster":
+            raise EngineTimeoutError("the runtime did not finish")
+        return compare(self, one, plan, launches)
+
+    monkeypatch.setattr(Measurer, "compare", slow_to_confirm)
+    result = search(folder, fake("faster", latency=FAST / 1.01), fake("fast", latency=FAST))
+    assert result.record.best.name == "fast"
+    assert by_name(result)["faster"].status is Status.FAILED
+
+
+def test_a_baseline_that_died_is_started_again(folder, monkeypatch):
+    from onnxopt.pipeline.measuring import Measurer
+
+    compare = Measurer.compare
+
+    def kill_then_compare(self, one, plan, launches=1):
+        if self._engine is not None and one.name == "fast":
+            self._engine._child._process.kill()
+            self._engine._child._process.wait()
+        return compare(self, one, plan, launches)
+
+    monkeypatch.setattr(Measurer, "compare", kill_then_compare)
+    assert search(folder, fake("fast", latency=FAST)).record.best.name == "fast"
+
+
+def test_a_full_disk_is_no_failure_of_a_candidate(folder, monkeypatch):
+    from onnxopt.errors import OutputError
+    from onnxopt.pipeline.making import Maker
+
+    def full(*arguments, **options):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(Maker, "apply", full)
+    with pytest.raises(OutputError, match="no space left"):
+        search(folder, fake("works", "simplify", latency=FAST))
+
+
+def test_a_runtime_that_is_not_there_is_told(folder, monkeypatch):
+    from onnxopt.compile.openvino import OpenVino
+    from onnxopt.errors import MissingExtraError
+
+    monkeypatch.setattr(OpenVino, "unavailable", lambda self: "pip install 'onnxopt[openvino]'")
+    with pytest.raises(MissingExtraError, match="the runtime openvino cannot be used: pip install"):
+        search(folder, search=SearchSpec(runtime="openvino"))
+
+
+@pytest.mark.parametrize(("labels", "metric"), [((6,), "top1"), ((6, 1), None)])
+def test_whole_numbers_are_classes_only_where_there_are_classes(folder, labels, metric):
+    from onnxopt.data.split import open_split
+    from onnxopt.ir.read import read_model
+    from onnxopt.pipeline.inputs import _metric
+
+    model = read_model(folder / "mlp.onnx")
+    evaluation = open_split(str(folder / "data"), model).evaluation
+    if metric is None:
+        from tests.graphs import from_text
+
+        text = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 1] y) { y = ReduceSum (x, a) }'
+        model = from_text(text, {"a": np.array([1])})
+    found, _ = _metric(None, model, evaluation)
+    assert (found.name if found else None) == metric

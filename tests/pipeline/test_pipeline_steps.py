@@ -12,15 +12,18 @@ import pytest
 
 from onnxopt.compile.engine import make_backend
 from onnxopt.data.files import write_samples
-from onnxopt.errors import UsageError, VerificationError
+from onnxopt.data.source import make_source
+from onnxopt.errors import ModelError, UsageError, VerificationError
 from onnxopt.evaluate.metrics import make_metric
 from onnxopt.ir.read import read_model
 from onnxopt.passes import Pass, make_pass, options
+from onnxopt.pipeline import steps
+from onnxopt.pipeline.artefact import open_engine, write_artefact
 from onnxopt.pipeline.cache import Cache
 from onnxopt.pipeline.events import StepDone
 from onnxopt.pipeline.lock import lock_text
 from onnxopt.pipeline.optimize import run_recipe
-from onnxopt.recipe.recipe import DataSpec, Recipe, read_recipe
+from onnxopt.recipe.recipe import DataSpec, ExportSpec, Limits, Recipe, read_recipe
 from tests.efforts import BRIEF
 from tests.graphs import cnn, mlp, samples, saved
 
@@ -193,9 +196,68 @@ def test_a_lock_repeats_the_result_and_notices_a_change(folder):
     locked = read_recipe(lock)
     _, again = run(folder, locked)
     assert again.chosen.file.digest == result.chosen.file.digest
+    with pytest.raises(UsageError, match=r"passes\[1\] quantize-static is .*, the lock says"):
+        run(folder, replace(locked, passes=(locked.passes[0], make_pass("quantize-static", {"method": "entropy"}))))
+    with pytest.raises(UsageError, match="a missing step is nothing, the lock says"):
+        run(folder, replace(locked, passes=locked.passes[:1]))
     saved(cnn(seed=1), folder / "cnn.onnx")
-    with pytest.raises(UsageError, match=r"passes\[0\] simplify gives .*, the lock says"):
+    with pytest.raises(UsageError, match=r"the input is .*, the lock says"):
         run(folder, locked)
+
+
+def test_a_lock_keeps_limits_and_takes_only_places_for_paths(folder, monkeypatch):
+    (folder / "image").mkdir()
+    monkeypatch.chdir(folder)
+    recipe = recipe_for(
+        folder,
+        data=DataSpec(samples=make_source({"files": "data/evaluation/*.npz"}, where="test")),
+        limits=Limits(latency=2.5, size=10_000_000),
+    )
+    _, result = run(folder, recipe)
+    (folder / "elsewhere").mkdir()
+    lock = folder / "elsewhere" / "recipe.lock.yaml"
+    lock.write_text(lock_text(result, recipe))
+    locked = read_recipe(lock)
+    assert locked.limits == recipe.limits
+    assert locked.data.samples.files == str(folder / "data/evaluation/*.npz")
+    _, again = run(folder, locked)
+    assert again.chosen.file.digest == result.chosen.file.digest
+
+
+def test_a_file_that_changes_during_a_run_is_not_shipped(folder):
+    recipe = recipe_for(folder, make_pass("remove-unused"))
+    _, result = run(folder, recipe)
+    assert result.chosen.file.path == folder / "cnn.onnx"
+    saved(cnn(seed=1), folder / "cnn.onnx")
+    with pytest.raises(ModelError, match="changed while it was worked on"):
+        write_artefact(result, recipe, folder / "out", report="")
+    assert not (folder / "out" / "model.onnx").exists()
+
+
+def test_an_export_is_cached_and_its_file_outlives_the_run(folder, monkeypatch):
+    pytest.importorskip("torch")
+    recipe = recipe_for(
+        folder,
+        model=ExportSpec(export="tests.export.modules:two_outputs", dynamic={"batch": "1..8"}),
+        passes=(),
+        data=DataSpec(),
+    )
+    told, result = run(folder, recipe)
+    assert told["export"] == "never run before"
+    write_artefact(result, recipe, folder / "out", report="")
+    with open_engine(folder / "out") as engine:
+        assert engine.run({"x": np.ones((3, 8), np.float32)})["scores"].shape == (3, 8)
+    told, _ = run(folder, recipe)
+    assert told["export"] == "cached"
+    told, _ = run(folder, replace(recipe, model=replace(recipe.model, opset=17)))
+    assert told["export"] == "changed: options"
+
+
+def test_another_build_of_this_program_serves_nothing_old(folder, monkeypatch):
+    run(folder, recipe_for(folder))
+    monkeypatch.setattr(steps, "_program", lambda: "another")
+    told, _ = run(folder, recipe_for(folder))
+    assert set(told.values()) == {"changed: program"}
 
 
 def test_a_result_that_loses_too_much_is_a_shortfall(folder):

@@ -136,3 +136,11 @@ def test_a_binary_file_is_told(tmp_path):
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(RecipeError, match=r"no text file|no YAML"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_recipe_reads_and_tells_its_purpose_and_what_was_measured(path: Path) -> None:
+    assert read_recipe(path).purpose
+    head = "".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert "Measured:" in head
+    assert f"onnxopt run recipes/{path.name}" in head
