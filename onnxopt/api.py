@@ -20,7 +20,7 @@ from onnxopt.data.split import check_samples, open_split, synthetic_split
 from onnxopt.errors import UsageError, did_you_mean
 from onnxopt.evaluate.budget import Budget
 from onnxopt.evaluate.drift import compare_outputs
-from onnxopt.evaluate.metrics import make_metric
+from onnxopt.evaluate.metrics import Metric, make_metric
 from onnxopt.evaluate.score import Scores
 from onnxopt.evaluate.score import evaluate as evaluate_engine
 from onnxopt.evaluate.store import OutputStore
@@ -28,7 +28,8 @@ from onnxopt.explain.measured import Compared, Profile
 from onnxopt.explain.summary import Summary, summarise
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
-from onnxopt.ir.write import write_model
+from onnxopt.ir.write import check_folder, refuse_overwriting, write_model
+from onnxopt.options import build
 from onnxopt.passes import make_pass
 from onnxopt.pipeline.artefact import write_artefact
 from onnxopt.pipeline.cache import Cache
@@ -96,12 +97,12 @@ def optimize(
     recipe = Recipe(
         model=Path(model),
         data=DataSpec(path=data),
-        metric=make_metric(metric, goal=goal) if metric else None,
+        metric=_metric(metric, goal),
         budget=Budget(max_drop=max_drop, min_sqnr=min_sqnr),
         limits=Limits(max_latency, max_size),
         target=target().with_threads(threads),
         seed=seed,
-        search=SearchSpec(objective=objective, runtime=runtime),
+        search=build(SearchSpec, {"objective": objective, "runtime": runtime}, where="optimize"),
     )
     return _run(recipe, out, cache, limits, effort, listen, command)
 
@@ -154,6 +155,7 @@ def apply_pass(
     """
     change = make_pass(name, options, where=f"options of {name}")
     read = read_model(model)
+    refuse_overwriting(Path(model), read.graph, _onnx_file(out))
     samples = _calibration(data, read, seed)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxopt-")))
@@ -197,6 +199,7 @@ def profile(
     told = (str(backend), this_machine(), threads)
     if versus is None:
         return Profile(*told, measure_engine(partial(start, Path(model)), feeds, Plan(max_seconds=seconds)))
+    read_model(versus)
     plan = Plan(max_seconds=seconds / LAUNCHES)
     found = compare_launches(partial(start, Path(versus)), partial(start, Path(model)), feeds, plan, LAUNCHES)
     return Profile(*told, found.candidate, found.baseline, found.speedup)
@@ -228,10 +231,11 @@ def evaluate(
     backend: Backend = make_backend(runtime, options)
     where = target().with_threads(threads)
     samples = _evaluation(data, read_model(model))
-    chosen = make_metric(metric, goal=goal) if metric else None
+    chosen = _metric(metric, goal)
     with ExitStack() as stack:
         store = None
         if reference is not None:
+            read_model(reference)
             store = OutputStore(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxopt-"))))
             with IsolatedEngine(backend, Path(reference), where) as original:
                 evaluate_engine(original, samples, keep=store)
@@ -298,10 +302,32 @@ def _run(
     if effort not in EFFORTS:
         raise UsageError(f"there is no effort {effort!r}", hint=did_you_mean(effort, EFFORTS))
     spent = EFFORTS[effort]
+    if out is not None:
+        _check_out(Path(out), recipe)
     result = run_recipe(recipe, _cache(cache), listen or _ignore, limits=limits, effort=spent, command=command)
     if out is not None:
         write_artefact(result, recipe, Path(out), report=html_page(result.record))
     return result
+
+
+def _check_out(out: Path, recipe: Recipe) -> None:
+    """Raise if results cannot be written there, before hours of work."""
+    check_folder(out)
+    if isinstance(recipe.model, Path) and recipe.model.resolve().parent == out.resolve():
+        raise UsageError(f"{out} is the folder of the input, which would be overwritten", hint="choose another --out")
+
+
+def _onnx_file(out: Place) -> Path:
+    if Path(out).suffix != ".onnx":
+        raise UsageError(f"{out} is no name for an ONNX model", hint="end it in .onnx")
+    check_folder(Path(out).parent)
+    return Path(out)
+
+
+def _metric(name: str | None, goal: Literal["max", "min"] | None) -> Metric | None:
+    if name is None and goal is not None:
+        raise UsageError("a goal without a metric", hint="--metric module:function")
+    return make_metric(name, goal=goal) if name else None
 
 
 def _cache(folder: Place | None) -> Cache:

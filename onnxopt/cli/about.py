@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from onnxopt.cli import arguments as arg
 from onnxopt.cli.output import show, show_json
+from onnxopt.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxopt.pipeline.cache import Cache
@@ -33,7 +35,7 @@ def passes(
 
 
 def targets(json: arg.Json = False) -> None:
-    """List the machines an artefact can be made for; results can only be measured on this one, `local`."""
+    """List the machines that are known, with their precisions and runtimes; results are made on this one, `local`."""
     from onnxopt.pipeline.record import plain
     from onnxopt.report.tables import targets_table
     from onnxopt.targets.target import target, target_names
@@ -62,21 +64,24 @@ def _info(cache: arg.CacheFolder = None, json: arg.Json = False) -> None:
 
 
 @cache_app.command("clean")
-def _clean(cache: arg.CacheFolder = None) -> None:
+def _clean(cache: arg.CacheFolder = None, json: arg.Json = False) -> None:
     """Remove damaged entries, and what killed runs left behind."""
-    show(f"removed {_cache(cache).clean()} folders")
+    removed = _cache(cache).clean()
+    show_json({"removed": removed}) if json else show(f"removed {removed} folders")
 
 
 @cache_app.command("clear")
 def _clear(
     cache: arg.CacheFolder = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    json: arg.Json = False,
 ) -> None:
-    """Remove every cached result."""
+    """Remove every cached result; other files of the folder stay."""
     found = _cache(cache)
-    if yes or typer.confirm(f"remove everything in {found.root}?", abort=True):
-        found.clear()
-        show(f"emptied {found.root}")
+    if not (yes or (sys.stdin.isatty() and typer.confirm(f"remove every cached result in {found.root}?"))):
+        raise UsageError("nothing was removed", hint="--yes does not ask")
+    found.clear()
+    show_json({"emptied": str(found.root)}) if json else show(f"emptied {found.root}")
 
 
 def _cache(folder: Path | None) -> Cache:

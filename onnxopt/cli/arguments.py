@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from onnxopt.errors import UsageError
 
 Model = Annotated[Path, typer.Argument(help="the .onnx file", show_default=False)]
 Data = Annotated[
@@ -47,3 +50,23 @@ TimeLimit = Annotated[
 MemoryLimit = Annotated[
     str | None, typer.Option(help="memory of data a runtime's process may take, such as 4GB", show_default="no limit")
 ]
+
+
+def pairs(texts: Iterable[str] | None, flag: str) -> dict[str, Any]:
+    """Return NAME=VALUE texts as a mapping, values read as YAML.
+
+    Raises:
+        UsageError: One has another form.
+    """
+    import yaml
+
+    found = {}
+    for text in texts or ():
+        name, sign, value = text.rpartition("=")
+        if not sign:
+            raise UsageError(f"{flag} {text!r} is not NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{flag} {text!r}: the value cannot be read", hint="quote it") from error
+    return found

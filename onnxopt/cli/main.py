@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from onnxopt import __version__
 from onnxopt.cli import about, models, optimizing, zoo
-from onnxopt.cli.output import Settings, err
-from onnxopt.errors import OnnxoptError, OutputError, UsageError, did_you_mean
+from onnxopt.cli.output import Settings, err, out
+from onnxopt.errors import BudgetError, OnnxoptError, OutputError, UsageError, did_you_mean
 from onnxopt.registry import names
 
 _INTERRUPTED = 130
@@ -54,11 +55,18 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out().print(f"onnxopt {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="tell every step, and why it ran")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress; only results and errors")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="tell it")] = False,  # noqa: ARG001
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """ONNX deployment: the fastest artefact that is proved to stay within your accuracy budget, and why.
@@ -117,7 +125,7 @@ def _hoisted(given: list[str]) -> list[str]:
 def _fail(error: OnnxoptError, given: Sequence[str]) -> None:
     if "--debug" in given:
         err().print_exception()
-    if "--json" in given:
+    if "--json" in given and not isinstance(error, BudgetError):  # then the record was printed, and tells it
         print(json.dumps(error.to_dict()))  # noqa: T201
     err().print(f"[bold red]error:[/] {_escape(error.what)}", soft_wrap=True, highlight=False)
     for word, text in (("at:  ", error.where), ("hint:", error.hint)):
@@ -128,17 +136,11 @@ def _fail(error: OnnxoptError, given: Sequence[str]) -> None:
 
 def _unknown(error: Exception, given: Sequence[str]) -> None:
     """Leave with what typer says of wrong usage, or with a defect of this program."""
-    show = getattr(error, "show", None)
-    if callable(show):
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
-    if "--debug" in given:
-        err().print_exception()
-    err().print(
-        f"[bold red]error:[/] a defect in onnxopt: {_escape(f'{type(error).__name__}: {error}')}", soft_wrap=True
-    )
-    err().print("  [dim]hint:[/] run again with --debug and report what it prints")
-    sys.exit(1)
+    told = getattr(error, "format_message", None)
+    if callable(told):
+        _fail(UsageError(told().rstrip("."), hint="--help after the command tells what it takes"), given)
+    what = f"a defect in onnxopt: {type(error).__name__}: {error}"
+    _fail(OnnxoptError(what, hint="run again with --debug and report what it prints"), given)
 
 
 def _escape(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -46,7 +46,7 @@ def profile(
         model,
         data=data,
         runtime=runtime,
-        options=_pairs(option),
+        options=arg.pairs(option, "--option"),
         threads=threads,
         versus=versus,
         seconds=seconds,
@@ -82,7 +82,7 @@ def evaluate(
         metric=metric,
         goal=goal,  # type: ignore[arg-type]
         runtime=runtime,
-        options=_pairs(option),
+        options=arg.pairs(option, "--option"),
         threads=threads,
         reference=reference,
     )
@@ -145,28 +145,11 @@ def export(
 
     Example:  onnxopt export mynet:build --weights best.pt --dynamic batch=1..64 --out model.onnx
     """
-    from onnxopt.errors import MissingExtraError
+    from onnxopt.export.extra import need_torch
 
-    try:
-        from onnxopt.export.from_torch import export_model
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"exporting needs {error.name}", hint="pip install 'onnxopt[torch]'") from error
+    need_torch()
+    from onnxopt.export.from_torch import export_model
     from onnxopt.report.tables import export_record, export_table
 
     found = export_model(source, out, weights=weights, dynamic=dynamic or (), opset=opset)
     show_json(export_record(found, out)) if json else show(export_table(found, out))
-
-
-def _pairs(texts: list[str] | None) -> dict[str, Any]:
-    """Return NAME=VALUE texts as a mapping, values read as YAML."""
-    import yaml
-
-    from onnxopt.errors import UsageError
-
-    pairs = {}
-    for text in texts or ():
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise UsageError(f"{text!r} is not NAME=VALUE")
-        pairs[name] = yaml.safe_load(value)
-    return pairs

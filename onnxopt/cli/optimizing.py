@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,7 +120,7 @@ def _finish(result: Result, out: Path | None, *, explain: bool, as_json: bool) -
         if explain:
             show(steps(result.record))
     if result.record.shortfall:
-        raise BudgetError(result.record.shortfall, hint="allow more loss (--max-drop), or use a smaller model")
+        raise BudgetError(result.record.shortfall, hint="the table tells what was tried and why it was not taken")
 
 
 def _bounds(*, max_drop: str, max_latency: str | None, max_size: str | None) -> dict[str, Any]:
@@ -148,4 +149,4 @@ def _choice(flag: str, value: Any, known: tuple[Any, ...]) -> Any:
 
 
 def _command() -> str:
-    return " ".join(["onnxopt", *sys.argv[1:]])
+    return shlex.join(["onnxopt", *sys.argv[1:]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,8 @@ def show(renderable: RenderableType) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print a result as JSON."""
-    sys.stdout.write(value if isinstance(value, str) else json.dumps(value, indent=1, default=str))
+    """Print a result as strict JSON; a text is JSON already."""
+    from onnxopt.pipeline.record import strict_json
+
+    sys.stdout.write(value if isinstance(value, str) else strict_json(value))
     sys.stdout.write("\n")

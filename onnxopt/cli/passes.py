@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-import yaml
 
 from onnxopt.cli import arguments as arg
 from onnxopt.cli.output import show, show_json
-from onnxopt.errors import UsageError
 from onnxopt.options import Option, describe
 from onnxopt.registry import resolve
 
@@ -109,10 +107,4 @@ def _value(option: Option, given: Any) -> Any:
     """Return what the pass is given for what was typed."""
     if get_origin(option.type) is not dict:
         return given
-    pairs = {}
-    for text in given or ():
-        name, sign, value = text.rpartition("=")
-        if not sign:
-            raise UsageError(f"--{option.name} {text!r} is not NAME=VALUE", hint=option.text)
-        pairs[name] = yaml.safe_load(value)
-    return pairs
+    return arg.pairs(given, f"--{option.name}")

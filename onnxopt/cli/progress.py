@@ -42,7 +42,6 @@ class Reporter:
                 self._say(f"{name}: {status} {speedup} {reason}", always=not self._console.is_terminal)
             case StepDone(step, cached, reason, seconds):
                 self._say(f"  {step}: {'cached' if cached else f'{reason}, {seconds:.1f} s'}")
-                self._progress.advance(self._task, 0)
             case Warned(text):
                 self._say(f"  note: {text}")
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +54,6 @@ def _get(
 
 def _next(out: Path, found: ZooFiles) -> str:
     """Return the command to go on with."""
-    data = f" --data {out}" if found.evaluation else ""
+    data = f" --data {quote(str(out))}" if found.evaluation else ""
     metric = f" --metric {found.metric}" if found.metric else ""
-    return f"onnxopt optimize {found.model}{data}{metric} --out {out}-fast"
+    return f"onnxopt optimize {quote(str(found.model))}{data}{metric} --out {quote(f'{out}-fast')}"

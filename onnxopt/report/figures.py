@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 from onnxopt.pipeline.record import CandidateRecord, RunRecord, Status
@@ -94,7 +95,7 @@ def _points(candidates: Sequence[CandidateRecord], name: str, colour: str, top: 
         "x": [_latency(c) for c in candidates],
         "y": [min(loss, top) if top else loss for loss in losses],
         "text": [
-            f"<b>{c.name}</b><br>{words.speed(c.speedup)}<br>{words.size(c.size_bytes)}<br>{loss:.3g} {unit}"
+            f"<b>{escape(c.name)}</b><br>{words.speed(c.speedup)}<br>{words.size(c.size_bytes)}<br>{loss:.3g} {unit}"
             for c, loss in zip(candidates, losses, strict=True)
         ],
         "hovertemplate": "%{text}<br>%{x:.3g} ms<extra></extra>",

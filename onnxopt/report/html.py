@@ -34,6 +34,8 @@ def html_page(record: RunRecord) -> str:
 
 
 def _headline(record: RunRecord) -> str:
+    if record.shortfall:
+        return f"A bound is missed: {record.shortfall}"
     if not record.improved:
         return "Nothing tried is proved to be better than the input: the input is handed back"
     return f"{record.best.name}: {record.best.speedup}"
@@ -133,4 +135,4 @@ def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], numbe
 
 def _script(value: object) -> str:
     """Return JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("</", "<\\/")
+    return json.dumps(value).replace("<", "\\u003c")

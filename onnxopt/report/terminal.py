@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxopt.pipeline.record import CandidateRecord, RunRecord, Status
+from onnxopt.profile.statistics import Verdict
 from onnxopt.report import words
 
 _STYLES = {
@@ -66,11 +67,14 @@ def _cells(candidate: CandidateRecord, scored: bool) -> Iterator[str]:
 
 def _verdict(record: RunRecord) -> Iterator[RenderableType]:
     best = record.best
+    if record.shortfall:
+        yield Text(f"A bound is missed: {record.shortfall}", style="bold red")
     if not record.improved:
         yield Text("Nothing tried is proved to be better than the input: the input is handed back.", style="bold")
         return
     head = f"{best.name}: {best.speedup}, {words.milliseconds(best.timing.p50 if best.timing else None)} at the median"
-    yield Text(head, style="bold green")
+    faster = best.speedup is not None and best.speedup.verdict is Verdict.FASTER
+    yield Text(head, style="bold green" if faster and not record.shortfall else "bold")
     yield Text(best.reason)
 
 

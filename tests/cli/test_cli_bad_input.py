@@ -268,3 +268,106 @@ def test_errors_are_json_where_asked(folder):
     told = json.loads(done.stdout)
     assert (told["error"], told["exit_code"]) == ("UsageError", 2)
     assert "nope.onnx" in told["what"]
+
+
+def _content(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*.onnx"))}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["optimize", "mlp.onnx", "--out", "."], "is the folder of the input, which would be overwritten"),
+        (["run", "same.yaml", "--out", "."], "is the folder of the input, which would be overwritten"),
+        (["simplify", "mlp.onnx", "--out", "mlp.onnx"], "mlp.onnx belongs to the input and would be overwritten"),
+        (["simplify", "mlp.onnx", "--out", "new/"], "new is no name for an ONNX model"),
+    ],
+)
+def test_the_input_is_never_overwritten(folder, words, told):
+    (folder / "same.yaml").write_text("model: mlp.onnx\npasses: [simplify]\n")
+    before = _content(folder)
+    check(onnxopt(folder, *words), 2, told, "hint:")
+    assert _content(folder) == before
+    assert not (folder / "new").exists()
+
+
+def test_samples_are_not_mixed_with_those_of_before(folder):
+    before = sorted((folder / "data").iterdir())
+    done = onnxopt(folder, "data", "data", "--model", "mlp.onnx", "--limit", "2", "--out", "data")
+    check(done, 1, "data holds samples already", "choose another")
+    assert sorted((folder / "data").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (["inspect", "nope.onnx", "--json"], 2, "UsageError"),
+        (["inspect", "--json"], 2, "UsageError"),
+        (["profile", "mlp.onnx", "--threads", "0", "--json"], 2, "UsageError"),
+        (["profile", "mlp.onnx", "--option", "a=[", "--json"], 2, "UsageError"),
+        (["profile", "mlp.onnx", "--vs", "nope.onnx", "--json"], 2, "UsageError"),
+        (["fix-shapes", "mlp.onnx", "--out", "x.onnx", "--dims", "n=[", "--json"], 2, "UsageError"),
+        (["evaluate", "mlp.onnx", "--data", "data", "--reference", "nope.onnx", "--json"], 2, "UsageError"),
+        (
+            ["evaluate", "mlp.onnx", "--data", "data", "--reference", "mlp.onnx", "--goal", "min", "--json"],
+            2,
+            "UsageError",
+        ),
+    ],
+)
+def test_every_error_is_one_json_document_where_asked(folder, words, code, kind):
+    done = onnxopt(folder, *words)
+    assert done.returncode == code
+    told = json.loads(done.stdout)
+    assert (told["error"], told["exit_code"]) == (kind, code)
+    assert "defect" not in done.stderr
+
+
+def test_a_missed_bound_is_one_json_document(folder):
+    done = onnxopt(
+        folder,
+        "optimize",
+        "mlp.onnx",
+        "--data",
+        "data",
+        "--max-size",
+        "1B",
+        "--effort",
+        "quick",
+        "--json",
+        "--runtime",
+        "ort",
+    )
+    assert done.returncode == 3
+    assert "1 asked for" in json.loads(done.stdout)["shortfall"]
+
+
+def test_a_score_that_is_no_number_is_null_in_json(folder):
+    one = onnxopt(folder, "data", "data", "--model", "mlp.onnx", "--limit", "1", "--out", "one")
+    assert one.returncode == 0
+    done = onnxopt(folder, "evaluate", "mlp.onnx", "--data", "one", "--metric", "pearson", "--json")
+    assert json.loads(done.stdout, parse_constant=pytest.fail)
+
+
+def test_the_cache_keeps_what_is_not_its_own(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("all of it")
+    done = onnxopt(folder, "cache", "clear", "--cache", "mine", "--yes")
+    assert done.returncode == 0
+    assert (folder / "mine" / "thesis.txt").exists()
+    check(onnxopt(folder, "cache", "clear", "--cache", "mine"), 2, "nothing was removed")
+
+
+RECIPES = [
+    ("model: {{ m }}\n", "a key is no text"),
+    ("model: mlp.onnx\npasses: [simplify]\nlock: 5\n", "lock is 5"),
+    ("model: mlp.onnx\noptimize: {candidates: [{passes: [simplify]}, {passes: [simplify]}]}\n", "there is a candidate"),
+    ("model: mlp.onnx\noptimize: {candidates: [{name: input, passes: []}]}\n", "there is a candidate 'input' already"),
+    ("model: mlp.onnx\nbudget: {max_latency: 5}\npasses: [simplify]\n", "'5' is not a time such as 5ms"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), RECIPES)
+def test_recipes_that_say_nothing_sensible(folder, text, told):
+    (folder / "bad.yaml").write_text(text)
+    check(onnxopt(folder, "run", "bad.yaml"), 2, told, "bad.yaml:")

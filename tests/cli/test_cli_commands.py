@@ -13,6 +13,7 @@ import onnxopt
 from onnxopt.data.files import write_samples
 from onnxopt.registry import names
 from tests.graphs import cnn, mlp, samples, saved
+from tests.signals import listen_to_ctrl_c
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,9 @@ def test_the_cache_can_be_emptied(folder):
 def test_interrupted_it_says_so_and_goes_on(folder):
     environment = {**os.environ, "ONNXOPT_CACHE": str(folder / "interrupted")}
     command = [sys.executable, "-m", "onnxopt", *OPTIMIZE, "-v"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen_to_ctrl_c
+    )
     while "verify simplify" not in process.stderr.readline():
         time.sleep(0.01)
     process.send_signal(2)
@@ -195,3 +198,7 @@ def test_completion_is_offered(folder):
 def test_the_result_of_mlp_is_read_with_its_own_names(folder):
     saved(mlp(), folder / "mlp.onnx")
     assert "y: float32[batch,4]" in run(folder, "inspect", "mlp.onnx")
+
+
+def test_the_version_is_told(folder):
+    assert run(folder, "--version") == f"onnxopt {onnxopt.__version__}\n"
