@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +47,8 @@ def load_function(place: str, *, where: str | None = None) -> Callable[..., Any]
 def call_user(function: Callable[..., Any], place: str, *arguments: Any, **options: Any) -> Any:
     """Call a user's function; what it raises becomes a UserCodeError that says where."""
     try:
-        return function(*arguments, **options)
+        with _current_folder():
+            return function(*arguments, **options)
     except OnnxoptError:
         raise
     except Exception as error:
@@ -79,20 +81,28 @@ def code_fingerprint(place: str) -> str:
 
 
 def _import(name: str, where: str | None) -> ModuleType:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
     try:
-        return importlib.import_module(name)
+        with _current_folder():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         hint = "is it installed, or in the current folder?"
         raise UsageError(f"there is no module {error.name!r}", where=where, hint=hint) from error
     except Exception as error:
         raise raised(name, error) from error
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let modules of the current folder be imported, as Python does for a script that lies there."""
+    here = str(Path.cwd())
+    if here in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
     finally:
-        if added:
-            sys.path.remove(here)
+        sys.path.remove(here)
 
 
 def _sources(module: ModuleType) -> set[Path]:

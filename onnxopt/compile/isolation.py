@@ -40,7 +40,7 @@ class Child:
         self._connection, theirs = multiprocessing.Pipe()
         handle = theirs.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "onnxopt.compile.worker", str(handle), str(self._limits.memory_bytes)],
+            [sys.executable, "-P", "-m", "onnxopt.compile.worker", str(handle), str(self._limits.memory_bytes)],
             pass_fds=[handle],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -64,6 +64,11 @@ class Child:
     def function(self, place: str, *arguments: Any) -> Any:
         """Return what ``module:function`` returns in the child."""
         return self._ask("function", place, arguments)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return not self._connection.closed and self._process.poll() is None
 
     def close(self) -> None:
         """End the process."""
@@ -133,6 +138,11 @@ class IsolatedEngine(Engine):
     def signature(self) -> Signature:
         """The engine's inputs and outputs."""
         return self._signature
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process still answers."""
+        return self._child.alive
 
     def run(self, feeds: Feeds) -> Results:
         """Run once in the child."""

@@ -1,7 +1,7 @@
 """The child's side of ``isolation``: makes one object and calls its methods for the parent.
 
-Run as ``python -m onnxopt.compile.worker FD MEMORY``. Requests and answers are pickled; both ends are this program,
-and nothing a user supplies is ever unpickled.
+Run as ``python -P -m onnxopt.compile.worker FD MEMORY``: nothing is imported from the folder the user happens to be
+in. Requests and answers are pickled; both ends are this program, and nothing a user supplies is ever unpickled.
 """
 
 from __future__ import annotations

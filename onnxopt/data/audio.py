@@ -27,6 +27,7 @@ class Audio(Source):
     """PCM files: mixed to mono, resampled, cut or padded, scaled to [-1, 1]."""
 
     name: ClassVar[str] = "audio"
+    libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     audio: str = option("a folder of .wav files; its subfolders are searched too")
     rate: int = option("samples per second the model expects; files of another rate are resampled", ge=1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxopt.data.sample import LABEL, Array, Sample, Samples, files_fingerprint
 from onnxopt.data.source import Source, need
-from onnxopt.errors import DataError
+from onnxopt.errors import DataError, OutputError
 from onnxopt.ir.model import Model
 from onnxopt.ir.write import replaced_files
 from onnxopt.options import option, options
@@ -87,9 +87,11 @@ def write_samples(samples: Iterable[Sample], folder: Path) -> int:
     """Write samples in the exchange format as ``00000.npz``, ``00001.npz``, …; return how many.
 
     Raises:
-        OutputError: The folder cannot be written; no sample is left half-written.
+        OutputError: The folder holds samples, or cannot be written; no sample is left half-written.
         DataError: An array holds Python objects that are no texts.
     """
+    if any(folder.glob("*.npz")):
+        raise OutputError(f"{folder} holds samples already", hint="choose another --out folder, or empty that one")
     count = 0
     with replaced_files(folder) as scratch:
         for count, sample in enumerate(samples, start=1):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import pydantic
 
 from onnxopt.data.labels import label_of, read_labels
 from onnxopt.data.sample import Array, Sample, Samples, files_fingerprint
@@ -16,6 +17,7 @@ from onnxopt.errors import DataError, MissingExtraError
 from onnxopt.ir.model import Model
 from onnxopt.options import option, options
 
+_Pixels = Annotated[int, pydantic.Field(ge=1)]
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
 
@@ -24,17 +26,22 @@ class Images(Source):
     """Image files, preprocessed: resize → crop → scale → (x - mean) / std → layout."""
 
     name: ClassVar[str] = "images"
+    libraries: ClassVar[tuple[str, ...]] = ("pillow",)
 
     images: str = option("a folder; its subfolders are searched too")
     labels: str | None = option(
         "a CSV with columns file,label; or 'folders': a file's folder is its class", default=None
     )
     input: str | None = option("the model's input; needed only if it has several", default=None)
-    resize: int | tuple[int, int] | None = option("shorter side in pixels, or [height, width]; bilinear", default=None)
-    crop: int | tuple[int, int] | None = option("centre crop in pixels, or [height, width]", default=None)
+    resize: _Pixels | tuple[_Pixels, _Pixels] | None = option(
+        "shorter side in pixels, or [height, width]; bilinear", default=None
+    )
+    crop: _Pixels | tuple[_Pixels, _Pixels] | None = option("centre crop in pixels, or [height, width]", default=None)
     channels: Literal["RGB", "BGR", "L"] = option("order of the channels; L is grey", default="RGB")
     layout: Literal["NCHW", "NHWC"] = option("order of the axes", default="NCHW")
-    scale: float = option("what a pixel of 0 to 255 is multiplied by", default=1 / 255)
+    scale: float | None = option(
+        "what a pixel of 0 to 255 is multiplied by; if not given, 1/255, and 1 for an integer input", default=None
+    )
     mean: tuple[float, ...] = option("subtracted from each channel after scaling", default=(0.0,))
     std: tuple[float, ...] = option("each channel is divided by it", default=(1.0,))
     limit: int | None = option("use only the first so many, in order of path", default=None, ge=1)
@@ -82,7 +89,7 @@ class _ImageFiles(Samples):
     def read(self, index: int) -> Sample:
         """Decode and preprocess one image."""
         path = self.paths[index]
-        array = _preprocess(path, self.spec).astype(self.dtype)
+        array = _preprocess(path, self.spec, self.dtype)
         return Sample(str(path), {self.input: array[None]}, self._label(index))
 
     def _label(self, index: int) -> Array | None:
@@ -93,7 +100,9 @@ class _ImageFiles(Samples):
         return len(self.paths)
 
 
-def _preprocess(path: Path, spec: Images) -> Array:
+def _preprocess(path: Path, spec: Images, dtype: str) -> Array:
+    whole = np.issubdtype(np.dtype(dtype), np.integer)
+    scale = spec.scale if spec.scale is not None else 1.0 if whole else 1 / 255
     image = _decode(path, spec.channels)
     if spec.resize is not None:
         image = image.resize(_size(image.size, spec.resize), resample=2)
@@ -102,8 +111,9 @@ def _preprocess(path: Path, spec: Images) -> Array:
     pixels: Array = np.asarray(image, dtype=np.float32)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = pixels[..., ::-1] if spec.channels == "BGR" else pixels
-    pixels = (pixels * np.float32(spec.scale) - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if spec.layout == "NCHW" else pixels)
+    pixels = (pixels * np.float32(scale) - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+    pixels = np.rint(pixels) if whole else pixels
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if spec.layout == "NCHW" else pixels).astype(dtype)
 
 
 def _decode(path: Path, channels: str) -> Any:

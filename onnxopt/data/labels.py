@@ -37,7 +37,7 @@ def parse_label(text: str) -> Array:
     for kind in (np.int64, np.float64):
         try:
             return np.asarray(kind(text))
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return np.asarray(text)
 

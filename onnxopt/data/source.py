@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from onnxopt.data.sample import Samples
 from onnxopt.errors import DataError, OnnxoptError, UsageError, did_you_mean
 from onnxopt.ir.model import Model
 from onnxopt.ir.signature import Port
-from onnxopt.options import build, dump
+from onnxopt.options import build, describe, dump
 from onnxopt.registry import names, resolve
 from onnxopt.user_code import is_function_place
 
@@ -32,9 +33,11 @@ class Source(ABC):
 
     Attributes:
         name: The kind, and the option that tells the place.
+        libraries: Distributions that decode the files; another version may give other samples.
     """
 
     name: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def open(self, model: Model, base: Path) -> Samples:
@@ -55,8 +58,9 @@ class Source(ABC):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """The options that say how files are read; which files they are, their content tells."""
-        return {key: value for key, value in self.options.items() if key not in PLACES | {"limit"}}
+        """The options and libraries that say how files are read; which files they are, their content tells."""
+        told = {key: value for key, value in self.options.items() if key not in PLACES | {"limit"}}
+        return {**told, "libraries": [f"{name} {_version(name)}" for name in self.libraries]}
 
 
 def make_source(spec: Mapping[str, Any], *, where: str, error: type[OnnxoptError] = UsageError) -> Source:
@@ -102,18 +106,28 @@ def source_at(path: str) -> Source:
     raise UsageError(f"cannot tell how to read {path}", hint=_DESCRIBE)
 
 
-_DESCRIBE = (
-    "describe it in a YAML file and give that: {images: FOLDER, resize: 256, ...}, {text: FILE, tokenizer: ...}"
-    " or {audio: FOLDER, rate: 16000}; `onnxopt data --help` shows all keys"
-)
+_DESCRIBE = "describe it in a YAML file and give that: {images: FOLDER, ...}, {text: FILE, ...} or {audio: FOLDER, ...}"
 
 
 def _folder_kind(folder: Path) -> str:
     if any(folder.glob("*.npz")):
         return "files"
-    found = {file.suffix.lower() for file in folder.iterdir()}
-    what = "images" if found & {".png", ".jpg", ".jpeg"} else "audio" if ".wav" in found else "no samples"
-    raise UsageError(f"{folder} holds {what}, not .npz samples", hint=_DESCRIBE)
+    parts = [part for part in ("calibration", "evaluation") if (folder / part).is_dir()]
+    if parts:
+        raise UsageError(f"{folder} has {parts[0]}/ and not the other of calibration/ and evaluation/")
+    found = {file.suffix.lower() for file in folder.rglob("*")}
+    kind = "images" if found & {".png", ".jpg", ".jpeg"} else "audio" if ".wav" in found else None
+    if kind is None:
+        raise UsageError(
+            f"{folder} holds no samples", hint="one .npz file a sample, arrays named as the model's inputs"
+        )
+    raise UsageError(f"{folder} holds {kind}, not .npz samples", hint=_describe(kind))
+
+
+def _describe(kind: str) -> str:
+    """Return how a kind of data is described, with all its keys."""
+    keys = [option.name for option in describe(resolve("sources", kind)) if option.name != kind]
+    return f"describe it in a YAML file and give that: {{{kind}: FOLDER, ...}}; other keys: {', '.join(keys)}"
 
 
 def _read_description(file: Path) -> dict[str, Any]:
@@ -145,6 +159,13 @@ def input_of(model: Model, name: str | None, where: str) -> Port:
         return next(iter(ports.values()))
     need(name in ports, f"the model has no input {name!r}", where, did_you_mean(name, ports))
     return ports[name]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def need(condition: bool, what: str, where: str, hint: str | None = None) -> None:

@@ -42,9 +42,11 @@ class Stacked(Source):
         inputs = [port.name for port in model.signature.inputs]
         need(len(inputs) == 1, f"an .npy holds one array, the model has inputs {inputs}", self.stacked, "use an .npz")
         try:
-            return {inputs[0]: np.load(path, allow_pickle=False)}
+            array = np.load(path, allow_pickle=False)
         except Exception as error:  # numpy raises what it likes at a damaged file
             raise DataError(f"cannot read the array: {error}", where=str(path)) from error
+        need(isinstance(array, np.ndarray), "the file is no .npy but an archive", str(path), "call it .npz")
+        return {inputs[0]: array}
 
     def _rows(self, arrays: dict[str, Array]) -> int:
         lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}

@@ -27,6 +27,7 @@ class Text(Source):
     """One text, or a pair, a row; each becomes a batch of one, as long as its tokens."""
 
     name: ClassVar[str] = "text"
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
 
     text: str = option("a .jsonl or .csv file")
     tokenizer: str = option("a tokenizer.json (Hugging Face tokenizers)")

@@ -123,7 +123,6 @@ def compare_latency(
     fast: Engine,
     feeds: Sequence[Feeds],
     plan: Plan | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> tuple[Timing, Timing, Speedup]:
     """Measure two engines in turn, A B B A …, and how many times faster the second is.
 
@@ -132,7 +131,6 @@ def compare_latency(
         fast: The engine that may be faster (B).
         feeds: What both are fed.
         plan: How long to measure.
-        progress: Called with the number of rounds done.
 
     Returns:
         Timing of A, timing of B, and the speed-up of B over A with its interval.
@@ -145,8 +143,6 @@ def compare_latency(
 
     def one_round() -> None:
         ratios.append(_ratio(a, b, flipped=len(ratios) % 2 == 1))
-        if progress is not None:
-            progress(len(ratios))
 
     _rounds(plan, one_round, lambda: _uncertainty(ratios))
     return a.timing(), b.timing(), speedup(ratios)

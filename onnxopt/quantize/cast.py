@@ -111,7 +111,7 @@ class _Caster:
 
     def run(self) -> None:
         chosen = [node for node in self._graph if self._can_move(node)]
-        made = {value for node in chosen for value in node.outputs if _is_float32(value)}
+        made = dict.fromkeys(value for node in chosen for value in node.outputs if _is_float32(value))
         outputs = {value: i for i, value in enumerate(self._graph.outputs)}
         for node in chosen:
             for slot, value in enumerate(node.inputs):

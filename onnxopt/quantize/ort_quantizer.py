@@ -49,6 +49,7 @@ def run_static(before: str, after: str, samples: str, settings: Mapping[str, Any
         weight_type=QuantType[settings["weights"]],
         nodes_to_exclude=settings["skip"],
         calibrate_method=CalibrationMethod[settings["method"]],
+        use_external_data_format=_is_large(before),
         extra_options=settings["extra"],
     )
 
@@ -65,6 +66,7 @@ def run_dynamic(before: str, after: str, settings: Mapping[str, Any]) -> None:
         reduce_range=settings["reduce_range"],
         weight_type=QuantType[settings["weights"]],
         nodes_to_exclude=settings["skip"],
+        use_external_data_format=_is_large(before),
         extra_options={"MatMulConstBOnly": True},
     )
 
@@ -75,6 +77,11 @@ def _in_child(graph: onnx_ir.Model, folder: Path, function: str, *arguments: Any
     place = f"onnxopt.quantize.ort_quantizer:{function}"
     run_isolated(place, str(before), str(after), *arguments, limits=Limits(seconds=_SECONDS))
     return read_model(after).graph
+
+
+def _is_large(model: str) -> bool:
+    """Whether the model was too large for one file; then what is made of it on the way may be too."""
+    return Path(f"{model}.data").exists()
 
 
 def _reader(folder: Path) -> Any:

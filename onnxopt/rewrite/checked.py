@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import onnx_ir
 
 from onnxopt.context import Context, Warned
-from onnxopt.errors import OnnxoptError, UnverifiableError, VerificationError
+from onnxopt.errors import EngineTimeoutError, OnnxoptError, OutputError, UnverifiableError, VerificationError
 from onnxopt.evaluate.probes import probes
 from onnxopt.evaluate.verify import Verifier
 from onnxopt.ir.check import check_structure
-from onnxopt.ir.model import Model
+from onnxopt.ir.model import Model, private_copy
 from onnxopt.passes import checked
+
+_NOT_ITS_FAULT = (EngineTimeoutError, OutputError, UnverifiableError)
+"""A full disk, a slow machine or a model that shows nothing is no reason to leave a step out, and to remember that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class CheckedRewriter:
             for step in wanted:
                 after = _changed(after, step)
             return self._verified(model, after, "simplifying")
-        except UnverifiableError:
+        except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:
             return self._one_by_one(model, wanted)
@@ -55,7 +58,7 @@ class CheckedRewriter:
         for step in steps:
             try:
                 model = self._verified(model, _changed(model, step), step.name)
-            except UnverifiableError:
+            except _NOT_ITS_FAULT:
                 raise
             except OnnxoptError as error:
                 self._banned.add(step.name)
@@ -75,7 +78,7 @@ def _changed(model: Model, step: GraphStep) -> Model:
     Raises:
         OnnxoptError: The step failed, or left an invalid model or another interface.
     """
-    clone = model.graph.clone()
+    clone = private_copy(model.graph)
     try:
         clone = step.apply(clone) or clone
     except OnnxoptError:

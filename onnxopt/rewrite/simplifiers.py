@@ -10,6 +10,7 @@ from typing import Literal
 import onnx_ir
 
 from onnxopt.compile.isolation import Limits, run_isolated
+from onnxopt.errors import EngineError, PassError
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
 from onnxopt.ir.write import write_model
@@ -26,11 +27,14 @@ def run_simplifier(name: Simplifier, graph: onnx_ir.Model, folder: Path, limits:
     """Return what a simplifier makes of a model; inputs it dropped because nothing reads them are put back.
 
     Raises:
-        EngineError: It failed, crashed or did not end in time.
+        PassError: It failed, crashed or did not end in time.
     """
     before, after = folder / f"before-{name}.onnx", folder / f"after-{name}.onnx"
     write_model(Model(graph), before)
-    run_isolated(f"onnxopt.rewrite.simplifiers:simplify_with_{name}", str(before), str(after), limits=limits)
+    try:
+        run_isolated(f"onnxopt.rewrite.simplifiers:simplify_with_{name}", str(before), str(after), limits=limits)
+    except EngineError as error:
+        raise PassError(error.what) from error
     result = read_model(after).graph
     _restore_inputs(graph, result)
     return result

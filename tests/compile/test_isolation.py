@@ -21,6 +21,7 @@ from onnxopt.compile.fake import Fake
 from onnxopt.compile.isolation import Child, IsolatedEngine, Limits, PersistentChild, run_isolated
 from onnxopt.errors import EngineCrashError, EngineError, EngineTimeoutError, UsageError
 from onnxopt.targets.target import local_target
+from tests.signals import listen_to_ctrl_c
 
 LIMITS = Limits(seconds=5.0, memory_bytes=2 << 30)
 FEEDS = {"x": np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)}
@@ -40,9 +41,9 @@ from onnxopt.compile.isolation import IsolatedEngine, Limits
 from onnxopt.targets.target import local_target
 
 engine = IsolatedEngine(Fake(fails=sys.argv[2], fails_at="run"), Path(sys.argv[1]), local_target(), Limits(60))
-print(engine._child._process.pid, flush=True)
 feeds = {"x": np.ones((2, 8), np.float32)}
 try:
+    print(engine._child._process.pid, flush=True)
     if sys.argv[2] == "hang":
         engine.run(feeds)
     time.sleep(60)
@@ -139,12 +140,29 @@ def parent(request: pytest.FixtureRequest, mlp_file: Path) -> Iterator[subproces
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
     )
     yield process
     process.kill()
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
+
+
+def test_a_child_imports_nothing_from_the_current_folder(mlp_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that somebody sent may lie beside a file called numpy.py."""
+    (mlp_file.parent / "numpy.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(mlp_file.parent)
+    with IsolatedEngine(Fake(), mlp_file, local_target(), LIMITS) as engine:
+        assert engine.run({"x": np.ones((2, 8), np.float32)})["y"].shape == (2, 4)
+
+
+def test_an_engine_whose_process_died_is_not_alive(mlp_file: Path) -> None:
+    with IsolatedEngine(Fake(), mlp_file, local_target(), LIMITS) as engine:
+        assert engine.alive
+        with pytest.raises(EngineCrashError):
+            engine._child.function("os:abort")
+        assert not engine.alive
 
 
 def test_a_killed_parent_takes_its_child_along(parent: subprocess.Popen[str]) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from onnxopt.data.images import Images
 from onnxopt.data.sample import Samples
-from onnxopt.errors import DataError
+from onnxopt.errors import DataError, UsageError
 from onnxopt.ir.model import Model
+from onnxopt.options import build
 from tests.graphs import Array, cnn, from_text
 
 Image = pytest.importorskip("PIL.Image", reason="needs the [images] extra")
@@ -279,3 +280,17 @@ def test_two_inputs_need_a_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the model has inputs"):
         _open(tmp_path, TWO)
     assert list(_open(tmp_path, TWO, input="b")[0].feeds) == ["b"]
+
+
+def test_a_model_of_bytes_gets_pixels_as_they_are(tmp_path: Path) -> None:
+    pixels = _pixels(4, 5)
+    _save(tmp_path / "a.png", pixels)
+    sample = _open(tmp_path, BYTES, layout="NHWC")[0]
+    assert sample.feeds["bytes"].dtype == np.uint8
+    np.testing.assert_array_equal(sample.feeds["bytes"][0], pixels)
+
+
+@pytest.mark.parametrize("wrong", [{"resize": 0}, {"crop": (8, 0)}])
+def test_a_size_of_nothing_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        build(Images, {"images": str(tmp_path), **wrong}, where="photos.yaml")

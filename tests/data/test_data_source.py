@@ -136,13 +136,23 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert error.hint == "give a folder, a file, or module:function"
 
 
-@pytest.mark.parametrize(("name", "what"), [("a.PNG", "images"), ("a.wav", "audio"), ("a.txt", "no samples")])
-def test_folders_that_need_a_description(tmp_path: Path, name: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "key"),
+    [("a.PNG", "images", "resize"), ("cats/a.png", "images", "mean"), ("a.wav", "audio", "rate")],
+)
+def test_folders_that_need_a_description(tmp_path: Path, name: str, kind: str, key: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"")
 
     error = _refused(tmp_path)
-    assert error.what == f"{tmp_path} holds {what}, not .npz samples"
-    assert "describe it in a YAML file and give that: {images: FOLDER, resize: 256, ...}" in (error.hint or "")
+    assert error.what == f"{tmp_path} holds {kind}, not .npz samples"
+    assert f"describe it in a YAML file and give that: {{{kind}: FOLDER, ...}}; other keys: " in (error.hint or "")
+    assert key in (error.hint or "")
+
+
+def test_a_folder_of_other_files_holds_no_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert _refused(tmp_path).what == f"{tmp_path} holds no samples"
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_part_that_is_empty(tmp_path: Path) -> None:
 
 
 def test_one_part_alone_is_no_split(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no samples"):
+    with pytest.raises(UsageError, match="has evaluation/ and not the other"):
         open_split(_folder(tmp_path, evaluation=[1, 2]), MODEL)
 
 
