@@ -141,7 +141,7 @@ def _peer(session: Session, peer: str, calibration: Path, folder: Path) -> Outco
         path = run_isolated(place, str(session.inputs.path), str(calibration), str(out), limits=LIMITS)
         runnable = Runnable(peer, _file(Path(path), session), backend)
         found = session.measurer.compare(runnable, NORMAL.screening)
-        scores = session.measurer.score(runnable, session.inputs.metric)
+        scores = session.measurer.score(runnable)
         verdict = judge(scores, BUDGET, classifier_outputs(session.inputs.model.graph.graph))
         if verdict.kept and found.speedup.verdict is Verdict.FASTER:
             found = session.measurer.compare(runnable, NORMAL.confirming, NORMAL.launches)

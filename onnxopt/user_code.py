@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,8 +71,8 @@ def raised(place: str, error: Exception) -> UserCodeError:
 def code_fingerprint(place: str) -> str:
     """Return the SHA-256 of the code behind ``module:function``.
 
-    It covers the function's own file and every module loaded from the same folder tree (for a package: from the
-    package), so that editing a helper counts too.
+    It covers the function's own file and every module it imports from its own package, or from its own folder, so that
+    editing a helper counts too.
     """
     load_function(place)
     module = sys.modules[place.partition(":")[0]]
@@ -106,15 +108,48 @@ def _current_folder() -> Iterator[None]:
 
 
 def _sources(module: ModuleType) -> set[Path]:
+    """Return the files of a module and of all it imports from its own package, or from its own folder.
+
+    Imports are read from the source, those inside functions too, so that it does not matter what is loaded already.
+    """
     if module.__file__ is None:
         return set()
     own = Path(module.__file__).resolve()
-    package = module.__name__.partition(".")[0]
-    top = getattr(sys.modules[package], "__file__", None)
-    root = Path(top).resolve().parent if top else own.parent
-    files = [getattr(loaded, "__file__", None) for loaded in list(sys.modules.values())]
-    loaded = {Path(file).resolve() for file in files if file}
-    near = {
-        file for file in loaded if file.is_relative_to(root) and "site-packages" not in file.relative_to(root).parts
-    }
-    return {file for file in near | {own} if file.suffix == ".py" and file.is_file()}
+    root = own.parents[module.__name__.count(".") + (own.name == "__init__.py")]
+    top = module.__name__.partition(".")[0]
+    alone = (root / top).is_dir() or str(root) in sysconfig.get_paths().values()
+    files, names, seen = {own}, [module.__name__], {""}
+    while names:
+        name = names.pop()
+        if name in seen or (alone and name.partition(".")[0] != top):
+            continue
+        seen.add(name)
+        names.append(name.rpartition(".")[0])
+        file = _file_of(root, name)
+        if file is not None:
+            files.add(file)
+            names += _imported(file, name)
+    return files
+
+
+def _file_of(root: Path, name: str) -> Path | None:
+    place = root.joinpath(*name.split("."))
+    candidates = (place / "__init__.py", place.parent / f"{place.name}.py")
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _imported(file: Path, name: str) -> Iterator[str]:
+    """Yield what a module may import, as absolute names; what is taken from a module may be a module itself."""
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    try:
+        nodes = [*ast.walk(ast.parse(file.read_bytes()))]
+    except SyntaxError:
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

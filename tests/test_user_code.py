@@ -113,7 +113,7 @@ def test_fingerprint_covers_the_file_and_its_helpers(module: Write) -> None:
     assert len({first, second, code_fingerprint("mine_6:f")}) == 3
 
 
-def test_fingerprint_of_a_package_covers_all_its_loaded_modules(module: Write) -> None:
+def test_fingerprint_of_a_package_covers_all_it_imports(module: Write) -> None:
     module("pack_7/__init__", "")
     module("pack_7/deep/__init__", "")
     module("pack_7/deep/code", "from pack_7 import other\ndef f(): return other.VALUE")
@@ -124,7 +124,7 @@ def test_fingerprint_of_a_package_covers_all_its_loaded_modules(module: Write) -
     assert code_fingerprint("pack_7.deep.code:f") != first
 
 
-def test_fingerprint_leaves_out_what_is_not_loaded(module: Write) -> None:
+def test_fingerprint_leaves_out_what_is_not_imported(module: Write) -> None:
     module("mine_8", "def f(): return 1")
     first = code_fingerprint("mine_8:f")
 
@@ -155,3 +155,26 @@ def test_fingerprint_does_not_depend_on_the_folder(
     importlib.invalidate_caches()
 
     assert code_fingerprint("mine_9:f") == first
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from pack_11 import late",
+        "from pack_11.late import VALUE",
+        "from . import late",
+        "from .late import VALUE",
+        "import pack_11.late",
+    ],
+)
+def test_fingerprint_covers_what_a_function_imports_when_it_is_called(module: Write, line: str) -> None:
+    """It is the same before and after, or a second run would find nothing of the first."""
+    package = f"pack_11_{abs(hash(line))}"
+    module(f"{package}/__init__", "")
+    module(f"{package}/code", f"def f():\n    {line.replace('pack_11', package)}\n    return 1")
+    late = module(f"{package}/late", "VALUE = 1\nfrom . import code")
+    first = code_fingerprint(f"{package}.code:f")
+    call_user(load_function(f"{package}.code:f"), f"{package}.code:f")
+    assert code_fingerprint(f"{package}.code:f") == first
+    late.write_text("VALUE = 2")
+    assert code_fingerprint(f"{package}.code:f") != first

@@ -44,6 +44,7 @@ class Measurer:
         target: Target,
         evaluation: Samples,
         baseline: Runnable,
+        metric: Metric | None,
         *,
         limits: Limits | None = None,
     ) -> None:
@@ -54,12 +55,15 @@ class Measurer:
             target: Gives the number of threads.
             evaluation: What models are judged by; calibration has not seen it.
             baseline: What everything is compared with.
+            metric: What models are scored by; None for their outputs' drift alone.
             limits: Of each child process.
         """
         self._steps = steps
         self._target = target
         self._evaluation = evaluation
         self._baseline = baseline
+        self._metric = metric
+        self._scored_by = metric.fingerprint if metric else None
         self._limits = limits
         self._engine: IsolatedEngine | None = None
         self._machine = this_machine().fingerprint
@@ -70,7 +74,7 @@ class Measurer:
             self._engine.close()
             self._engine = None
 
-    def score(self, one: Runnable, metric: Metric | None) -> Scores:
+    def score(self, one: Runnable) -> Scores:
         """Return a model's score on the evaluation samples, its drop and drift against the baseline.
 
         Raises:
@@ -81,11 +85,11 @@ class Measurer:
 
         def make(_: Path) -> Any:
             with self._start(one) as engine:
-                return plain(evaluate(engine, self._evaluation, metric, reference=reference))
+                return plain(evaluate(engine, self._evaluation, self._metric, reference=reference))
 
         parts = {
             "step": "score",
-            "metric": metric.fingerprint if metric else None,
+            "metric": self._scored_by,
             "baseline": self._identity(self._baseline),
             **self._parts(one),
         }

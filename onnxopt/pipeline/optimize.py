@@ -106,7 +106,6 @@ def _search(session: Session, spec: SearchSpec) -> tuple[Found, Runnable]:
         session.source,
         spec=spec,
         candidates=recipe.candidates,
-        metric=session.inputs.metric,
         budget=recipe.budget,
         limits=recipe.limits,
         target=recipe.target,
@@ -138,7 +137,7 @@ def _measured(session: Session, one: Runnable) -> CandidateRecord:
     effort = session.effort
     plan, launches = (effort.screening, 1) if baseline else (effort.confirming, effort.launches)
     found = session.measurer.compare(one, plan, launches)
-    scores = session.measurer.score(one, session.inputs.metric)
+    scores = session.measurer.score(one)
     verdict = judge(scores, session.recipe.budget, classifier_outputs(session.inputs.model.graph.graph))
     status = Status.BASELINE if baseline else Status.BEST if verdict.kept else Status.REJECTED
     record = CandidateRecord(one.name, status, verdict.reason, one.backend.name, dict(one.backend.options))

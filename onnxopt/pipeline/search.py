@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from onnxopt.compile.engine import Backend
 from onnxopt.errors import EngineError, OnnxoptError, OutputError
 from onnxopt.evaluate.budget import Budget, judge
-from onnxopt.evaluate.metrics import Metric
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
     BASELINE,
@@ -62,7 +61,6 @@ class Search:
         *,
         spec: SearchSpec,
         candidates: Sequence[CandidateSpec],
-        metric: Metric | None,
         budget: Budget,
         limits: Limits,
         target: Target,
@@ -75,7 +73,6 @@ class Search:
         self._source = source
         self._spec = spec
         self._own = [Candidate(own.name, own.passes, own.backend) for own in candidates]
-        self._metric = metric
         self._budget = budget
         self._limits = limits
         self._target = target
@@ -140,7 +137,7 @@ class Search:
         hopeless = self._hopeless(trial.candidate, record)
         if hopeless:
             return replace(trial, record=record.decided(Status.REJECTED, hopeless))
-        scores = self._measurer.score(trial.runnable, self._metric)
+        scores = self._measurer.score(trial.runnable)
         verdict = judge(scores, self._budget, self._classifiers)
         status = Status.KEPT if verdict.kept else Status.REJECTED
         if trial.candidate.name == BASELINE:

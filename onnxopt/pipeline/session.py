@@ -70,8 +70,7 @@ def open_session(
         inputs = open_inputs(recipe, steps)
         maker = Maker(steps, recipe.target, inputs.real_calibration, Path(scratch), seed=recipe.seed, limits=limits)
         source = maker.add(inputs.path, inputs.model)
-        measurer = Measurer(
-            steps, recipe.target, inputs.data.evaluation, Runnable(BASELINE, source, baseline), limits=limits
-        )
+        original = Runnable(BASELINE, source, baseline)
+        measurer = Measurer(steps, recipe.target, inputs.data.evaluation, original, inputs.metric, limits=limits)
         with closing(maker), closing(measurer):
             yield Session(recipe, inputs, source, maker, measurer, effort, listen)
