@@ -15,7 +15,7 @@ class Effort:
     Attributes:
         screening: Enough to tell a hopeless candidate.
         confirming: What a claim rests on, for each launch.
-        launches: Pairs of fresh processes a claim must hold over; how a process lies in memory shifts all its times.
+        launches: Pairs of fresh processes a claim must hold over; twice as many where they differ much.
         finalists: Candidates that are confirmed.
         tuned: Candidates whose session settings are varied.
     """

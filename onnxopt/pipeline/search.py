@@ -191,7 +191,7 @@ class Search:
             holds = found.speedup.verdict is Verdict.FASTER
         if not holds:
             record = record.decided(
-                Status.REJECTED, f"not confirmed in {self._effort.launches} launches of fresh processes"
+                Status.REJECTED, f"not confirmed in {len(found.speedup.launches)} launches of fresh processes"
             )
         tested = replace(trial, record=record)
         self._replace(tested)

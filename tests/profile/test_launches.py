@@ -23,14 +23,16 @@ PLAN = Plan(warmup_seconds=0.01, burst_seconds=0.0, min_rounds=5, max_rounds=5)
 class Starter:
     """Starts a fake runtime, and remembers the processes it started."""
 
-    def __init__(self, model: Path, latency: float) -> None:
+    def __init__(self, model: Path, latency: float, shift: float = 0.0) -> None:
         self.engines: list[IsolatedEngine] = []
         self._model = model
         self._latency = latency
+        self._shift = shift
 
     @contextmanager
     def __call__(self) -> Iterator[IsolatedEngine]:
-        fake = Fake(latency=self._latency, seed=len(self.engines))
+        latency = self._latency * (1 + self._shift * (len(self.engines) % 2))
+        fake = Fake(latency=latency, noise=0.001, seed=len(self.engines))
         with IsolatedEngine(fake, self._model, local_target()) as engine:
             self.engines.append(engine)
             yield engine
@@ -45,6 +47,14 @@ def test_each_launch_is_a_fresh_pair_of_processes(mlp_file: Path, launches: int)
     assert not any(engine.alive for engine in slow.engines + fast.engines)
     assert found.speedup.verdict == Verdict.FASTER
     assert found.speedup.ratio == pytest.approx(2.0, rel=0.02)
+
+
+def test_launches_that_differ_much_are_followed_by_more(mlp_file: Path) -> None:
+    slow, fast = Starter(mlp_file, 0.002), Starter(mlp_file, 0.001, shift=0.3)
+    found = compare_launches(slow, fast, FEEDS, PLAN, 2)
+    assert len(found.speedup.launches) == 4
+    assert found.speedup.verdict == Verdict.FASTER
+    assert found.speedup.low < 1.6 < 2 < found.speedup.high
 
 
 def test_samples_of_all_launches_are_kept_with_load_time_and_memory(mlp_file: Path) -> None:
