@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir
@@ -18,6 +19,8 @@ from onnxopt.errors import PassError, UnverifiableError
 from onnxopt.ir.cleanup import lift_constants, remove_identities
 from onnxopt.ir.model import Model
 from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
+from onnxopt.rewrite.rule import Outcome, Replacement, Rule
+from onnxopt.rewrite.rules.affine import ScaleIntoLayer
 from tests.graphs import from_text, node_lines
 
 BEFORE = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x, float[n, 4] unread) => (float[n, 4] y) {
@@ -167,3 +170,39 @@ def test_feeds_of_another_size_are_among_the_probes(run: Run) -> None:
 
     assert node_lines(run.apply(LIFT, GraphStep("fixes", fixes), SHORTEN)) == AFTER
     assert "fixes broke the model: it no longer runs on synthetic[0], twice along 'n'" in run.warnings[0]
+
+
+class _WrongSign(Rule):
+    """Turns the sign of what it folds into a weight at one node, and is right at all others."""
+
+    name: ClassVar[str] = "wrong-sign"
+    at: ClassVar[str] = ""
+    operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        outcome = ScaleIntoLayer().match(node)
+        if isinstance(outcome, Replacement) and node.name == self.at:
+            value = outcome.weights[0]
+            value.const_value = onnx_ir.tensor(-value.const_value.numpy(), name=value.name)
+        return outcome
+
+
+def test_a_wrong_rule_is_found_named_and_undone_and_the_rest_survives(tmp_path: Path) -> None:
+    body = " ".join(f"m{i} = MatMul (a{i}, w) s{i} = Mul (m{i}, k) a{i + 1} = LeakyRelu (s{i})" for i in range(6))
+    text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] a0) => (float[n, 4] a6) {{ {body} }}'
+    weights = {
+        "w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),
+        "k": np.full(1, 0.5, np.float32),
+    }
+    model = from_text(text, weights)
+    names = [node.name for node in model.graph.graph if node.op_type == "Mul"]
+    _WrongSign.at = names[3]
+    events: list[Event] = []
+    with closing(CheckedRewriter(model.graph, Context.of(scratch=tmp_path, emit=events.append))) as rewriter:
+        after = rewriter.apply_rules(model, [_WrongSign()])
+        assert [node.op_type for node in after.graph.graph].count("Mul") == 1
+        assert [fired.rule for fired in rewriter.log.fired] == ["wrong-sign"] * 5
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warned.startswith(
+        f"left out rule 'wrong-sign' at node '{names[3]}': rewriting changed the answer: output 'a6'"
+    )
