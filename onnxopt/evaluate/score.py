@@ -120,9 +120,9 @@ def _scores(count: int, metric: Metric | None, mine: Sequence[Any], theirs: Sequ
     if metric is None:
         return Scores(count)
     value = metric.combine(mine)
-    score = _interval(value, count, lambda picks: metric.combine([mine[i] for i in picks]))
     if not theirs:
-        return Scores(count, metric=metric.label, score=score)
+        rows = _resampled(count, lambda picks: (metric.combine([mine[i] for i in picks]),))
+        return Scores(count, metric=metric.label, score=_interval(value, rows, 0))
     baseline = metric.combine(theirs)
     if math.isnan(baseline) or (metric.higher_is_better and baseline == 0):
         raise DataError(
@@ -130,22 +130,27 @@ def _scores(count: int, metric: Metric | None, mine: Sequence[Any], theirs: Sequ
             hint="check that labels and metric fit the model; class numbers start at 0",
         )
 
-    def resampled(picks: Sequence[int]) -> float:
-        return relative_drop(
-            metric, metric.combine([mine[i] for i in picks]), metric.combine([theirs[i] for i in picks])
-        )
+    def both(picks: Sequence[int]) -> tuple[float, float]:
+        score = metric.combine([mine[i] for i in picks])
+        return score, relative_drop(metric, score, metric.combine([theirs[i] for i in picks]))
 
-    drop = _interval(relative_drop(metric, value, baseline), count, resampled)
-    return Scores(count, metric=metric.label, score=score, baseline=baseline, drop=drop)
+    rows = _resampled(count, both)
+    drop = _interval(relative_drop(metric, value, baseline), rows, 1)
+    return Scores(count, metric=metric.label, score=_interval(value, rows, 0), baseline=baseline, drop=drop)
 
 
-def _interval(value: float, count: int, figure: Callable[[Sequence[int]], float]) -> Interval:
+def _resampled(count: int, figures: Callable[[Sequence[int]], tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return figures of resamples of the samples, as many as there is time for."""
     random = np.random.default_rng(0)
     end = time.perf_counter() + _RESAMPLE_SECONDS
-    found: list[float] = []
+    found: list[tuple[float, ...]] = []
     while len(found) < _RESAMPLES and time.perf_counter() < end:
-        found.append(figure(random.integers(0, count, count).tolist()))
-    finite = [figure for figure in found if math.isfinite(figure)]
+        found.append(figures(random.integers(0, count, count).tolist()))
+    return found
+
+
+def _interval(value: float, rows: Sequence[tuple[float, ...]], column: int) -> Interval:
+    finite = [row[column] for row in rows if math.isfinite(row[column])]
     if len(finite) < _RESAMPLES // 2:
         return Interval(value)
     low, high = np.percentile(finite, [2.5, 97.5])

@@ -29,9 +29,9 @@ class Effort:
 
 NORMAL = Effort(
     screening=Plan(min_rounds=7, max_rounds=31, max_seconds=1.5, precision=0.02),
-    confirming=Plan(min_rounds=15, max_rounds=61, max_seconds=4.0, precision=0.01),
+    confirming=Plan(warmup_seconds=0.5, min_rounds=11, max_rounds=41, max_seconds=2.0, precision=0.02),
     launches=3,
-    finalists=4,
+    finalists=3,
     tuned=2,
 )
 
