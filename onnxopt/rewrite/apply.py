@@ -81,7 +81,7 @@ def apply_rules(
     """
     log = Log()
     by_operator: dict[str, list[Rule]] = defaultdict(list)
-    for rule in rules:
+    for rule in [rule for rule in rules if rule.since <= model.opset_imports.get("", 0)]:
         for operator in rule.operators:
             by_operator[operator].append(rule)
     for graph in all_graphs(model):

@@ -87,3 +87,23 @@ def _same_dim(a: int | onnx_ir.SymbolicDim, b: int | onnx_ir.SymbolicDim) -> boo
     if isinstance(a, int) or isinstance(b, int):
         return a == b
     return a.value is not None and a.value == b.value
+
+
+def number(value: onnx_ir.Value | None) -> float | None:
+    """Return the one number a value always holds, or None."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+def with_number(node: onnx_ir.Node | None) -> tuple[onnx_ir.Value, float] | None:
+    """Return the computed input and the constant number of a node of two inputs; in this order unless it commutes."""
+    if node is None or len(node.inputs) != 2:
+        return None
+    for slot in (0, 1) if node.op_type in _COMMUTE else (0,):
+        value, found = node.inputs[slot], number(node.inputs[1 - slot])
+        if value is not None and found is not None:
+            return value, found
+    return None
+
+
+_COMMUTE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})

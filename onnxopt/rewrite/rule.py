@@ -46,10 +46,12 @@ class Rule(ABC):
     Attributes:
         name: What ``--only``, ``--skip`` and reports call it.
         operators: Types of the node ``match`` is asked about, all of ONNX's own domain.
+        since: The first opset that has what the rule puts there.
     """
 
     name: ClassVar[str]
     operators: ClassVar[frozenset[str]]
+    since: ClassVar[int] = 1
 
     @abstractmethod
     def match(self, node: onnx_ir.Node) -> Outcome:
