@@ -11,12 +11,19 @@ from onnxopt.rewrite.rules.chains import CHAINS
 from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.norms import NORMS
+from onnxopt.rewrite.rules.parallel import PARALLEL
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "identities": IDENTITIES,
     "chains": CHAINS,
     "joins": JOINS,
     "affine": AFFINE,
+    "parallel": PARALLEL,
     "activations": ACTIVATIONS,
     "norms": NORMS,
 }
+
+
+def rules_by_name() -> Mapping[str, Rule]:
+    """Return every rule by its name."""
+    return {rule.name: rule for rules in FAMILIES.values() for rule in rules}
