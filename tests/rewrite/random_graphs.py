@@ -171,7 +171,7 @@ def _arithmetic(build: Builder) -> None:
     if operator in ("Add", "Mul") and build.random.random() < 0.4:
         array = build.random.standard_normal(shape).astype(x.dtype) if shape else array
     names = [x.name, build.weight(array)]
-    if build.random.random() < 0.3 and operator != "Pow" and not (operator == "Div"):
+    if build.random.random() < 0.3 and operator not in ("Pow", "Div"):
         names.reverse()
     build.add(operator, names, x.dtype, np.broadcast_shapes(x.shape, shape))
 

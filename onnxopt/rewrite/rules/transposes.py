@@ -1,0 +1,145 @@
+"""Transposes that meet once what stands between them is turned, as tf2onnx leaves them around every NHWC layer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import onnx_ir
+
+from onnxopt.rewrite.reading import constant, only_reader, permuted, producer, weight
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+
+_ONE_BY_ONE = frozenset(
+    [
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "Log",
+        "Neg",
+        "Not",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Tanh",
+    ]
+)
+_WITH_CONSTANT = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
+
+
+class TransposeThrough(Rule):
+    """Transpose, element by element, Transpose: the two become one in front, or none."""
+
+    name: ClassVar[str] = "transpose-through"
+    operators: ClassVar[frozenset[str]] = frozenset({"Transpose"})
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if all between works element by element and nothing else reads it."""
+        between: list[onnx_ir.Node] = []
+        reader, value = node, node.inputs[0]
+        while (maker := producer(value, *_ONE_BY_ONE, *_WITH_CONSTANT)) is not None and value is not None:
+            source = _computed_input(maker)
+            if source is None:
+                return None
+            if not only_reader(value, reader):
+                return (
+                    Miss("what stands between is read elsewhere too", maker) if producer(source, "Transpose") else None
+                )
+            between.append(maker)
+            reader, value = maker, source
+        first = producer(value, "Transpose")
+        if first is None or not between or value is None:
+            return None
+        if not only_reader(value, reader):
+            return Miss("the first Transpose is read elsewhere too", first)
+        before, then = _order(first), _order(node)
+        return None if before is None or then is None else _turned(first, between, permuted(before, then), then)
+
+
+class TransposeSum(Rule):
+    """Two Transposes by the same order whose results are added, multiplied and so on become one behind."""
+
+    name: ClassVar[str] = "transpose-sum"
+    operators: ClassVar[frozenset[str]] = _WITH_CONSTANT | {"Concat"}
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if every input is a Transpose by the same order that nothing else reads."""
+        firsts = [producer(value, "Transpose") for value in node.inputs]
+        if len(firsts) < 2 or any(first is None for first in firsts):
+            return None
+        transposes = [first for first in firsts if first is not None]
+        orders = [_order(first) for first in transposes]
+        if orders[0] is None or any(order != orders[0] for order in orders):
+            return Miss("the orders differ", node)
+        if not all(only_reader(first.outputs[0], node) for first in transposes):
+            return Miss("a Transpose is read elsewhere too", node)
+        order = orders[0]
+        attributes = dict(node.attributes)
+        if node.op_type == "Concat":
+            axis = node.attributes["axis"].as_int() % len(order)
+            attributes["axis"] = onnx_ir.AttrInt64("axis", order[axis])
+        made = onnx_ir.Node("", node.op_type, [first.inputs[0] for first in transposes], list(attributes.values()))
+        last = onnx_ir.Node("", "Transpose", [made.outputs[0]], [onnx_ir.AttrInt64s("perm", list(order))])
+        return Replacement((last.outputs[0],), (made, last))
+
+
+def _computed_input(node: onnx_ir.Node) -> onnx_ir.Value | None:
+    """Return the one input that is not constant, None if there are more."""
+    computed = [value for value in node.inputs if value is not None and constant(value) is None]
+    if node.op_type in _ONE_BY_ONE:
+        return node.inputs[0] if computed == [node.inputs[0]] else None
+    return computed[0] if len(computed) == 1 and len(node.inputs) == 2 else None
+
+
+def _turned(
+    first: onnx_ir.Node, between: list[onnx_ir.Node], order: tuple[int, ...], then: tuple[int, ...]
+) -> Replacement:
+    """Return what stood between, reading the original in its new order, with its constants turned along."""
+    nodes: list[onnx_ir.Node] = []
+    weights: list[onnx_ir.Value] = []
+    value = first.inputs[0]
+    if order != tuple(range(len(order))):
+        nodes.append(onnx_ir.Node("", "Transpose", [value], [onnx_ir.AttrInt64s("perm", list(order))]))
+        value = nodes[-1].outputs[0]
+    for old in reversed(between):
+        source = _computed_input(old)
+        inputs = [value if given is source else _turned_constant(given, then, old, weights) for given in old.inputs]
+        nodes.append(onnx_ir.Node("", old.op_type, inputs, list(old.attributes.values())))
+        value = nodes[-1].outputs[0]
+        value.type = old.outputs[0].type
+    return Replacement((value,), tuple(nodes), tuple(weights))
+
+
+def _turned_constant(
+    given: onnx_ir.Value | None, then: tuple[int, ...], node: onnx_ir.Node, weights: list[onnx_ir.Value]
+) -> onnx_ir.Value | None:
+    """Return a constant in the new order of axes; one number needs none."""
+    array = constant(given)
+    if given is None or array is None or array.size == 1 or node.op_type in _ONE_BY_ONE:
+        return given
+    whole = array.reshape((1,) * (len(then) - array.ndim) + array.shape)
+    weights.append(weight(f"{given.name}_turned", whole.transpose(then), array))
+    return weights[-1]
+
+
+def _order(node: onnx_ir.Node) -> tuple[int, ...] | None:
+    order = node.attributes.get("perm")
+    return None if order is None else tuple(order.as_ints())
+
+
+TRANSPOSES: tuple[Rule, ...] = (TransposeThrough(), TransposeSum())
