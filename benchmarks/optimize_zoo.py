@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnxopt_zoo
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, unchanged
 from onnxopt.compile.engine import make_backend
 from onnxopt.compile.isolation import Limits, run_isolated
 from onnxopt.errors import OnnxoptError
@@ -29,8 +28,11 @@ from onnxopt.pipeline.making import ModelFile
 from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.optimize import run_recipe
 from onnxopt.pipeline.session import Session, open_session
+from onnxopt.pipeline.steps import CachedSteps
+from onnxopt.profile.machine import library_versions
 from onnxopt.profile.statistics import Verdict, geometric_mean
 from onnxopt.recipe.recipe import DataSpec, Recipe, SearchSpec
+from onnxopt.user_code import code_fingerprint
 
 BUDGET = Budget(max_drop=0.01, min_sqnr=20.0)
 LIMITS = Limits(seconds=900)
@@ -126,20 +128,15 @@ def _ours(recipe: Recipe, runtime: str, cache: Cache) -> tuple[Outcome, bool]:
 
 
 def _peers(recipe: Recipe, calibration: Path, cache: Cache) -> dict[str, Outcome]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_session(recipe, make_backend("ort"), cache, _quiet, limits=LIMITS) as session,
-    ):
-        return {peer: _peer(session, peer, calibration, Path(folder)) for peer in PEERS}
+    with open_session(recipe, make_backend("ort"), cache, _quiet, limits=LIMITS) as session:
+        steps = CachedSteps(cache, _quiet, recipe.source)
+        return {peer: _peer(session, steps, peer, calibration) for peer in PEERS}
 
 
-def _peer(session: Session, peer: str, calibration: Path, folder: Path) -> Outcome:
-    make, backend = PEERS[peer]
-    out = folder / f"{make.__name__}.onnx"
-    place = f"benchmarks.peers:{make.__name__}"
+def _peer(session: Session, steps: CachedSteps, peer: str, calibration: Path) -> Outcome:
+    backend = PEERS[peer][1]
     try:
-        path = run_isolated(place, str(session.inputs.path), str(calibration), str(out), limits=LIMITS)
-        runnable = Runnable(peer, _file(Path(path), session), backend)
+        runnable = Runnable(peer, _file(_made(session, steps, peer, calibration), session), backend)
         found = session.measurer.compare(runnable, NORMAL.screening)
         scores = session.measurer.score(runnable)
         verdict = judge(scores, BUDGET, classifier_outputs(session.inputs.model.graph.graph))
@@ -150,6 +147,28 @@ def _peer(session: Session, peer: str, calibration: Path, folder: Path) -> Outco
     speed = found.speedup
     usable = verdict.kept and speed.verdict is not Verdict.SLOWER
     return Outcome(speed.ratio, speed.low, speed.high, usable, verdict.reason)
+
+
+def _made(session: Session, steps: CachedSteps, peer: str, calibration: Path) -> Path:
+    """Return the file a peer makes of the model."""
+    function = PEERS[peer][0]
+    if function is unchanged:
+        return session.inputs.path
+
+    def make(folder: Path) -> str:
+        place = f"benchmarks.peers:{function.__name__}"
+        out = str(folder / "made.onnx")
+        return Path(run_isolated(place, str(session.inputs.path), str(calibration), out, limits=LIMITS)).name
+
+    parts = {
+        "step": "peer",
+        "function": code_fingerprint(f"benchmarks.peers:{function.__name__}"),
+        "input": session.source.digest,
+        "calibration": session.inputs.data.calibration.fingerprint,
+        "libraries": library_versions(("onnxruntime", "nncf", "openvino", "onnx")),
+    }
+    entry, _ = steps.run(f"{peer} makes", parts, make)
+    return entry.folder / str(entry.value)
 
 
 def _file(path: Path, session: Session) -> ModelFile:

@@ -23,7 +23,7 @@ from onnxopt.errors import EngineCrashError, EngineError, EngineTimeoutError, Us
 from onnxopt.targets.target import local_target
 from tests.signals import listen_to_ctrl_c
 
-LIMITS = Limits(seconds=5.0, memory_bytes=2 << 30)
+LIMITS = Limits(seconds=60.0, memory_bytes=2 << 30)
 FEEDS = {"x": np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 8)}
 FAILURES = {
     "raise": (EngineError, "^the fake runtime was told to fail$"),

@@ -23,7 +23,7 @@ from onnxopt.recipe.recipe import CandidateSpec, DataSpec, Limits, Recipe, Searc
 from tests.efforts import BRIEF
 from tests.graphs import mlp, samples, saved
 
-FAST = 1e-7
+FAST = 1e-9
 """Seconds: less than any real runtime needs."""
 SLOW = 10.0
 
