@@ -143,9 +143,9 @@ class _GraphRewriter:
             made.name = made.name or f"{node.name}.{rule.name}"
         self._graph.insert_before(node, new.nodes)
         readers = [user for value in node.outputs for user, _ in value.uses()]
-        for old, value in zip(node.outputs, new.values, strict=True):
-            if value is not None:
-                _take_over(old, value)
+        for old, instead in zip(node.outputs, new.values, strict=True):
+            if instead is not None:
+                _take_over(old, instead)
         removed, freed = _remove_dead(self._graph, node)
         self._todo.extendleft(reversed([*new.nodes, *(reader for reader in readers if reader.graph is self._graph)]))
         added = sum(value.const_value.nbytes for value in new.weights if value.const_value is not None)

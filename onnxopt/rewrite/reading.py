@@ -75,7 +75,7 @@ def channels(array: Array, count: int, axes: int) -> Array | None:
 def weight(name: str, array: Array, like: Array) -> onnx_ir.Value:
     """Return an initializer, in the type of the one it stands for."""
     tensor = onnx_ir.tensor(np.ascontiguousarray(array.astype(like.dtype)), name=name)
-    return onnx_ir.Value(name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+    return onnx_ir.Value(name=name, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
 
 
 def permuted(first: Sequence[int], then: Sequence[int]) -> tuple[int, ...]:

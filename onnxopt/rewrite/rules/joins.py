@@ -159,7 +159,7 @@ def _joined_slice(first: onnx_ir.Node, node: onnx_ir.Node, a: Cuts, b: Cuts) -> 
         tensor = onnx_ir.tensor([*mine, *theirs], dtype=onnx_ir.DataType.INT64, name=f"{node.name}_{word}")
         values.append(
             onnx_ir.Value(
-                name=tensor.name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+                name=tensor.name, shape=onnx_ir.Shape([len(mine) + len(theirs)]), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
             )
         )
     tape = onnx_ir.tape.Tape()
