@@ -80,8 +80,7 @@ def run_recipe(
     started = time.perf_counter()
     spec = recipe.search or SearchSpec()
     baseline = baseline_backend(spec) if recipe.passes is None else type(recipe.backend)()
-    for backend in (baseline, recipe.backend) if recipe.passes is not None else (baseline,):
-        _need(backend)
+    _need(baseline)
     with open_session(recipe, baseline, cache, listen, limits=limits, effort=effort) as session:
         if recipe.passes is None:
             found, chosen = _search(session, spec)
