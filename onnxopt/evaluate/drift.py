@@ -210,6 +210,7 @@ class _Meter:
         self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
         self.kinds |= other.kinds
         self.choices |= other.choices
+        self.uneven |= other.uneven
         self._merge_parts(other.parts)
 
     def result(self) -> OutputDrift:
