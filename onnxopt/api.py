@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from onnxopt.compile.engine import Backend, Feeds, make_backend
+from onnxopt.compile.engine import Backend, make_backend
 from onnxopt.compile.isolation import IsolatedEngine
 from onnxopt.compile.isolation import Limits as ChildLimits
 from onnxopt.data.files import write_samples
@@ -39,7 +39,7 @@ from onnxopt.pipeline.making import Maker, ModelFile
 from onnxopt.pipeline.optimize import Result, run_recipe
 from onnxopt.pipeline.steps import CachedSteps
 from onnxopt.profile.latency import Plan
-from onnxopt.profile.launches import LAUNCHES, compare_launches, measure_engine
+from onnxopt.profile.launches import LAUNCHES, compare_launches, measure_engine, timed_feeds
 from onnxopt.profile.machine import this_machine
 from onnxopt.recipe.recipe import DataSpec, Limits, Recipe, SearchSpec, read_recipe
 from onnxopt.report.html import html_page
@@ -195,7 +195,7 @@ def profile(
     """
     backend = make_backend(runtime, options)
     start = partial(IsolatedEngine, backend, target=target().with_threads(threads))
-    feeds = _few_feeds(_any_samples(data, read_model(model)))
+    feeds = timed_feeds(_any_samples(data, read_model(model)))
     told = (str(backend), this_machine(), threads)
     if versus is None:
         return Profile(*told, measure_engine(partial(start, Path(model)), feeds, Plan(max_seconds=seconds)))
@@ -268,7 +268,7 @@ def compare(
     with first_engine() as a, second_engine() as b:
         drift = compare_outputs((a.run(sample.feeds), b.run(sample.feeds)) for sample in samples)
     plan = Plan(max_seconds=seconds / LAUNCHES)
-    found = compare_launches(first_engine, second_engine, _few_feeds(samples), plan, LAUNCHES)
+    found = compare_launches(first_engine, second_engine, timed_feeds(samples), plan, LAUNCHES)
     return Compared(drift, found.speedup, len(samples), samples.synthetic)
 
 
@@ -360,7 +360,3 @@ def _evaluation(data: str, model: Model) -> Samples:
 
 def _any_samples(data: str | None, model: Model) -> Samples:
     return synthetic_split(model).evaluation if data is None else _evaluation(data, model)
-
-
-def _few_feeds(samples: Samples) -> list[Feeds]:
-    return [samples.read(index).feeds for index in range(min(4, len(samples)))]

@@ -107,8 +107,8 @@ class _Parts:
     def worst(self) -> PartDrift | None:
         total, power, noise = self.sums
         signal = np.maximum(power - total**2 / max(self.elements, 1), 0.0)
-        spans = self.highest - self.lowest
-        told = [i for i, span in enumerate(spans) if span > _SMALL_RANGE * np.ptp([self.lowest, self.highest])]
+        least = _SMALL_RANGE * (self.highest.max() - self.lowest.min())
+        told = [i for i, span in enumerate(self.highest - self.lowest) if span > least]
         found = [PartDrift(self.axis, i, _decibel(float(signal[i]), float(noise[i]))) for i in told]
         return min(found, key=lambda part: part.sqnr_db, default=None)
 
@@ -210,6 +210,7 @@ class _Meter:
         self.lowest, self.highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
         self.kinds |= other.kinds
         self.choices |= other.choices
+        self.uneven |= other.uneven
         self._merge_parts(other.parts)
 
     def result(self) -> OutputDrift:

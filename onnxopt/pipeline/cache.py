@@ -75,7 +75,7 @@ class Cache:
         entry = _read(folder)
         if entry is None:
             return Lookup(None, self._why_missing(parts, label))
-        damaged = next((name for name, sha in entry.files.items() if file_digest(folder / name) != sha), None)
+        damaged = _damaged_file(entry)
         if damaged is not None:
             self._remove(folder)
             return Lookup(None, f"the cached {damaged} was damaged")
@@ -224,7 +224,12 @@ def _read(folder: Path) -> Entry | None:
 
 def _is_whole(folder: Path) -> bool:
     entry = _read(folder)
-    return entry is not None and all(file_digest(folder / name) == sha for name, sha in entry.files.items())
+    return entry is not None and _damaged_file(entry) is None
+
+
+def _damaged_file(entry: Entry) -> str | None:
+    """Return the name of a file that no longer has the content it was stored with."""
+    return next((name for name, sha in entry.files.items() if file_digest(entry.folder / name) != sha), None)
 
 
 def _plain(parts: Parts) -> dict[str, Any]:

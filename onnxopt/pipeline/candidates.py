@@ -11,11 +11,8 @@ from typing import Any
 
 from onnxopt.compile.engine import Backend, make_backend
 from onnxopt.passes import Pass, make_pass
-from onnxopt.recipe.recipe import SearchSpec
+from onnxopt.recipe.recipe import BASELINE, SearchSpec
 from onnxopt.targets.target import Target
-
-BASELINE = "input"
-
 
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 """Passes by name, with options."""

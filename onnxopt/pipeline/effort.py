@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxopt.profile.latency import Plan
+from onnxopt.profile.launches import LAUNCHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Effort:
 NORMAL = Effort(
     screening=Plan(min_rounds=7, max_rounds=31, max_seconds=1.5, precision=0.02),
     confirming=Plan(warmup_seconds=0.5, min_rounds=11, max_rounds=41, max_seconds=2.0, precision=0.02),
-    launches=3,
+    launches=LAUNCHES,
     finalists=3,
     tuned=2,
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxopt.compile.engine import Backend, Feeds
+from onnxopt.compile.engine import Backend
 from onnxopt.compile.isolation import IsolatedEngine, Limits
 from onnxopt.data.sample import Samples
 from onnxopt.evaluate.metrics import Metric
@@ -19,11 +18,9 @@ from onnxopt.pipeline.making import ModelFile
 from onnxopt.pipeline.record import plain, restore
 from onnxopt.pipeline.steps import CachedSteps, fingerprint
 from onnxopt.profile.latency import Plan
-from onnxopt.profile.launches import Comparison, Start, compare_launches
+from onnxopt.profile.launches import Comparison, Start, compare_launches, timed_feeds
 from onnxopt.profile.machine import library_versions, this_machine
 from onnxopt.targets.target import Target
-
-_TIMED_FEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,9 @@ class Measurer:
 
         def make(_: Path) -> Any:
             slow: Start = self._resident if launches == 1 else partial(self._start, self._baseline)
-            return plain(compare_launches(slow, partial(self._start, one), self._timed_feeds(), plan, launches))
+            return plain(
+                compare_launches(slow, partial(self._start, one), timed_feeds(self._evaluation), plan, launches)
+            )
 
         parts = {
             "step": "compare",
@@ -143,11 +142,6 @@ class Measurer:
 
     def _start(self, one: Runnable) -> IsolatedEngine:
         return IsolatedEngine(one.backend, one.file.path, self._target, self._limits)
-
-    def _timed_feeds(self) -> Sequence[Feeds]:
-        """Return feeds of the sizes that occur: a few evaluation samples, spread evenly over all."""
-        step = max(1, len(self._evaluation) // _TIMED_FEEDS)
-        return [self._evaluation.read(index).feeds for index in range(0, len(self._evaluation), step)][:_TIMED_FEEDS]
 
     def _parts(self, one: Runnable) -> dict[str, Any]:
         """Return what running a model on the evaluation samples depends on."""

@@ -16,7 +16,7 @@ from onnxopt.evaluate.budget import judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.passes import Pass
 from onnxopt.pipeline.cache import Cache
-from onnxopt.pipeline.candidates import BASELINE, baseline_backend
+from onnxopt.pipeline.candidates import baseline_backend
 from onnxopt.pipeline.effort import NORMAL, Effort
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.making import ModelFile, described
@@ -25,7 +25,7 @@ from onnxopt.pipeline.record import CandidateRecord, RunRecord, Status
 from onnxopt.pipeline.search import Search
 from onnxopt.pipeline.session import Session, open_session
 from onnxopt.profile.machine import this_machine
-from onnxopt.recipe.recipe import Recipe, SearchSpec
+from onnxopt.recipe.recipe import BASELINE, Recipe, SearchSpec
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def run_recipe(
     started = time.perf_counter()
     spec = recipe.search or SearchSpec()
     baseline = baseline_backend(spec) if recipe.passes is None else type(recipe.backend)()
-    for backend in (baseline, recipe.backend) if recipe.passes is not None else (baseline,):
-        _need(backend)
+    _need(baseline)
     with open_session(recipe, baseline, cache, listen, limits=limits, effort=effort) as session:
         if recipe.passes is None:
             found, chosen = _search(session, spec)

@@ -10,7 +10,6 @@ from onnxopt.errors import EngineError, OnnxoptError, OutputError
 from onnxopt.evaluate.budget import Budget, judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
-    BASELINE,
     FLOAT,
     SIMPLIFIED,
     Candidate,
@@ -26,7 +25,7 @@ from onnxopt.pipeline.making import Maker, ModelFile, described
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
 from onnxopt.profile.statistics import Verdict
-from onnxopt.recipe.recipe import CandidateSpec, Limits, SearchSpec
+from onnxopt.recipe.recipe import BASELINE, CandidateSpec, Limits, SearchSpec
 from onnxopt.targets.target import Target
 
 _SLOWED = 0.97

@@ -11,14 +11,13 @@ from pathlib import Path
 from onnxopt.compile.engine import Backend
 from onnxopt.compile.isolation import Limits
 from onnxopt.pipeline.cache import Cache
-from onnxopt.pipeline.candidates import BASELINE
 from onnxopt.pipeline.effort import NORMAL, Effort
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.inputs import Inputs, open_inputs
 from onnxopt.pipeline.making import Maker, ModelFile
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.steps import CachedSteps
-from onnxopt.recipe.recipe import ExportSpec, Recipe
+from onnxopt.recipe.recipe import BASELINE, ExportSpec, Recipe
 
 
 @dataclass(frozen=True)

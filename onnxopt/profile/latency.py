@@ -11,6 +11,9 @@ from statistics import median
 from onnxopt.compile.engine import Engine, Feeds
 from onnxopt.profile.statistics import Speedup, bootstrap_median, percentile, speedup
 
+_MOST_REPEATS = 1000
+"""Runs in one turn: every sample is kept, and a model of a microsecond would leave millions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -87,7 +90,7 @@ class _Lane:
             self.warmup_runs += len(self.feeds)
             self.steady = took > 0.95 * previous
             previous = min(previous, took)
-        self.repeats = max(1, math.ceil(plan.burst_seconds / max(previous, 1e-9)))
+        self.repeats = min(max(1, math.ceil(plan.burst_seconds / max(previous, 1e-9))), _MOST_REPEATS)
 
     def turn(self) -> float:
         """Time one turn; return its median pass over the feeds, in seconds."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from onnxopt.compile.engine import Feeds
 from onnxopt.compile.isolation import IsolatedEngine
+from onnxopt.data.sample import Samples
 from onnxopt.profile.latency import Plan, Timing, compare_latency, measure_latency
 from onnxopt.profile.statistics import Speedup, speedup
 
@@ -20,6 +21,9 @@ LAUNCHES = 3
 WIDE = 1.1
 """An interval whose upper end is more times its lower end than this gets more launches, up to twice as many. Who leads
 is not looked at: stopping by width leaves 91 to 95 of 100 intervals over the truth, for spreads of 0.5 to 10 %."""
+
+
+_TIMED_FEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ def compare_launches(slow: Start, fast: Start, feeds: Sequence[Feeds], plan: Pla
     while 1 < launches <= len(found) < 2 * launches and _is_wide(_pooled(found).speedup):
         found.append(_launch(slow, fast, feeds, plan))
     return _pooled(found)
+
+
+def timed_feeds(samples: Samples) -> list[Feeds]:
+    """Return feeds of the sizes that occur: a few samples, spread evenly over all."""
+    step = max(1, len(samples) // _TIMED_FEEDS)
+    return [sample.feeds for sample in samples[: step * _TIMED_FEEDS : step]]
 
 
 def measure_engine(start: Start, feeds: Sequence[Feeds], plan: Plan) -> Timing:

@@ -25,6 +25,9 @@ from onnxopt.user_code import is_function_place
 
 T = TypeVar("T")
 
+BASELINE = "input"
+"""Name of the candidate that is the input as it came; no other may have it."""
+
 
 @options
 class ExportSpec:
@@ -291,7 +294,7 @@ class _Reader:
         place = ("optimize", "candidates")
         items = self._list(search.get("candidates", []), place, "write  - {name: ..., passes: [...], runtime: ...}")
         made = tuple(self._candidate(item, (*place, index)) for index, item in enumerate(items))
-        names = ["input", *(candidate.name for candidate in made)]
+        names = [BASELINE, *(candidate.name for candidate in made)]
         for index, candidate in enumerate(made):
             if candidate.name in names[: index + 1]:
                 what = f"there is a candidate {candidate.name!r} already"

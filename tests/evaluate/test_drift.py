@@ -170,6 +170,7 @@ def test_meters_merged_are_one_meter(pairs: list[tuple[np.ndarray, np.ndarray]],
             other.constant,
             other.elements,
         )
+        assert (one.worst_part is None) == (other.worst_part is None)
         for have, want in zip(_figures(one), _figures(other), strict=True):
             assert have == want or have == pytest.approx(want, rel=1e-9, abs=1e-9)
 

@@ -11,8 +11,9 @@ import pytest
 
 from onnxopt.compile.fake import Fake
 from onnxopt.compile.isolation import IsolatedEngine
+from onnxopt.data.sample import InMemory, Sample
 from onnxopt.profile.latency import Plan
-from onnxopt.profile.launches import compare_launches, measure_engine
+from onnxopt.profile.launches import compare_launches, measure_engine, timed_feeds
 from onnxopt.profile.statistics import Verdict
 from onnxopt.targets.target import local_target
 
@@ -73,3 +74,9 @@ def test_one_engine_is_measured_with_its_costs(mlp_file: Path) -> None:
     assert found.p50 == pytest.approx(0.002, rel=0.02)
     assert found.load_seconds is not None
     assert found.peak_memory_bytes is not None
+
+
+@pytest.mark.parametrize(("count", "timed"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3]), (100, [0, 25, 50, 75])])
+def test_timed_feeds_are_spread_over_all_samples(count: int, timed: list[int]) -> None:
+    samples = InMemory(tuple(Sample(str(index), {"x": np.array([index])}) for index in range(count)))
+    assert [int(feeds["x"][0]) for feeds in timed_feeds(samples)] == timed
