@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir
 
+from onnxopt.context import Event, Fired, Missed
 from onnxopt.errors import PassError
 from onnxopt.ir.traverse import all_graphs
 from onnxopt.rewrite.rule import Miss, Replacement, Rule
@@ -17,33 +18,6 @@ Application = tuple[str, str]
 
 _MOST_VISITS = 50
 """Visits a node, over all nodes; more means that rules undo each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fired:
-    """An application of a rule.
-
-    Attributes:
-        rule: Its name.
-        node: Name of the node it fired at.
-        nodes: How many nodes fewer there are.
-        bytes: How many bytes of weights fewer there are.
-    """
-
-    rule: str
-    node: str
-    nodes: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """A rule that came close: its name, the node it looked at, the reason and the node to blame."""
-
-    rule: str
-    node: str
-    reason: str
-    blamed: str
 
 
 @dataclass
@@ -59,6 +33,13 @@ class Log:
         for application in [(fired.rule, fired.node) for fired in other.fired]:
             self.missed.pop(application, None)
         self.missed.update(other.missed)
+
+    def tell(self, listen: Callable[[Event], None]) -> None:
+        """Tell a listener everything, in order."""
+        for fired in self.fired:
+            listen(fired)
+        for missed in self.missed.values():
+            listen(missed)
 
 
 def apply_rules(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from onnxopt.context import Context, Warned
+from onnxopt.context import Context, Fired, Warned
 from onnxopt.errors import EngineTimeoutError, OnnxoptError, OutputError, UnverifiableError, VerificationError
 from onnxopt.evaluate.probes import probes
 from onnxopt.evaluate.verify import Verifier
@@ -15,7 +15,7 @@ from onnxopt.ir.check import check_structure
 from onnxopt.ir.model import Model, private_copy
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.passes import checked
-from onnxopt.rewrite.apply import Application, Fired, Log, apply_rules
+from onnxopt.rewrite.apply import Application, Log, apply_rules
 from onnxopt.rewrite.rule import Rule
 
 _NOT_ITS_FAULT = (EngineTimeoutError, OutputError, UnverifiableError)
@@ -53,7 +53,7 @@ class CheckedRewriter:
             after = model
             for step in wanted:
                 after = _changed(after, step)
-            return self._verified(model, after, "simplifying")
+            return self._verified(model, after, "rewriting")
         except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:

@@ -72,10 +72,12 @@ def channels(array: Array, count: int, axes: int) -> Array | None:
     return np.broadcast_to(array.reshape(-1), (count,))
 
 
-def weight(name: str, array: Array, like: Array) -> onnx_ir.Value:
-    """Return an initializer, in the type of the one it stands for."""
-    tensor = onnx_ir.tensor(np.ascontiguousarray(array.astype(like.dtype)), name=name)
-    return onnx_ir.Value(name=name, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+def weight(name: str, array: Array, like: Array | None = None) -> onnx_ir.Value:
+    """Return an initializer, in the type of the one it stands for if there is one."""
+    array = np.asarray(array, array.dtype if like is None else like.dtype, order="C")
+    tensor = onnx_ir.tensor(array, name=name)
+    shape = onnx_ir.Shape(array.shape)
+    return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
 
 
 def permuted(first: Sequence[int], then: Sequence[int]) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from typing import ClassVar, Literal
@@ -22,10 +24,10 @@ from onnxopt.ir.cleanup import (
 from onnxopt.ir.fold import fold
 from onnxopt.ir.model import Model
 from onnxopt.passes import Pass, option, options
-from onnxopt.rewrite.apply import Log
 from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules import FAMILIES, rules_by_name
+from onnxopt.rewrite.simplifiers import is_installed, run_simplifier
 
 
 @options
@@ -34,13 +36,21 @@ class Rewrite(Pass):
 
     name: ClassVar[str] = "rewrite"
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "scratch"})
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxslim", "onnxsim", "onnxruntime")
 
     level: Literal["portable"] = option("portable: standard operators only", default="portable")
     only: tuple[str, ...] = option("rules or families to apply; all if none are given", default=())
     skip: tuple[str, ...] = option("rules or families to leave out", default=())
     growth: int = option("bytes one folded tensor may add to the file", default=65536, ge=0)
+    tools: tuple[Literal["onnxslim", "onnxsim"], ...] = option(
+        "other simplifiers to try afterwards; a result is taken if it has fewer nodes and computes the same", default=()
+    )
     rounds: int = option("repeat until nothing changes, at most so often", default=6, ge=1)
+
+    @classmethod
+    def rules(cls) -> Mapping[str, str]:
+        """Return what each rule does."""
+        return {name: inspect.getdoc(rule) or "" for name, rule in rules_by_name().items()}
 
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Refuse names that are no rule and no family."""
@@ -50,10 +60,30 @@ class Rewrite(Pass):
                 raise PassError(f"there is no rule or family {name!r}", hint=did_you_mean(name, known))
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
-        """Return the smallest model the rules lead to."""
-        return rewritten(Model(graph), self, ctx)[0].graph
+        """Return the smallest model the rules lead to, and tell where they fired and where they nearly did."""
+        with closing(CheckedRewriter(graph, ctx)) as rewriter:
+            smallest = self._smallest(Model(graph), rewriter, ctx)
+        rewriter.log.tell(ctx.emit)
+        return smallest.graph
 
-    def rules(self) -> list[Rule]:
+    def _smallest(self, model: Model, rewriter: CheckedRewriter, ctx: Context) -> Model:
+        model = self._to_fixpoint(model, rewriter)
+        for tool in filter(is_installed, self.tools):
+            step = GraphStep(tool, partial(run_simplifier, tool, folder=ctx.scratch))
+            tried = self._to_fixpoint(rewriter.apply(model, [step]), rewriter)
+            model = min(model, tried, key=lambda m: m.nodes)
+        return model
+
+    def _to_fixpoint(self, model: Model, rewriter: CheckedRewriter) -> Model:
+        steps, rules = _whole_graph_steps(self.growth), self._chosen()
+        for _ in range(self.rounds):
+            after = rewriter.apply_rules(rewriter.apply(model, steps), rules)
+            if after.digest == model.digest:
+                return after
+            model = after
+        return rewriter.apply(model, steps)
+
+    def _chosen(self) -> list[Rule]:
         """Return the rules asked for, in order."""
         return [
             rule
@@ -63,20 +93,8 @@ class Rewrite(Pass):
         ]
 
 
-def rewritten(model: Model, how: Rewrite, ctx: Context) -> tuple[Model, Log]:
-    """Return the rewritten model, and what fired and what nearly did."""
-    steps = _housekeeping(how.growth)
-    with closing(CheckedRewriter(model.graph, ctx)) as rewriter:
-        for _ in range(how.rounds):
-            after = rewriter.apply_rules(rewriter.apply(model, steps), how.rules())
-            if after.digest == model.digest:
-                break
-            model = after
-        return rewriter.apply(model, steps), rewriter.log
-
-
-def _housekeeping(growth: int) -> list[GraphStep]:
-    """Return what needs no rule: it looks at the whole graph."""
+def _whole_graph_steps(growth: int) -> list[GraphStep]:
+    """Return what needs no rule, because it looks at the whole graph."""
     return [
         GraphStep("freeze weights", freeze_weights),
         GraphStep("inline functions", _inline),

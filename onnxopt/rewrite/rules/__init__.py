@@ -12,10 +12,12 @@ from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.norms import NORMS
 from onnxopt.rewrite.rules.parallel import PARALLEL
+from onnxopt.rewrite.rules.shapes import SHAPES
 from onnxopt.rewrite.rules.transposes import TRANSPOSES
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "identities": IDENTITIES,
+    "shapes": SHAPES,
     "chains": CHAINS,
     "joins": JOINS,
     "transposes": TRANSPOSES,

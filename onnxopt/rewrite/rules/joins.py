@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import integers, only_reader, producer, rank
+from onnxopt.rewrite.reading import integers, only_reader, producer, rank, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
 
 
@@ -153,17 +154,12 @@ def _cuts(node: onnx_ir.Node) -> Cuts | None:
 
 
 def _joined_slice(first: onnx_ir.Node, node: onnx_ir.Node, a: Cuts, b: Cuts) -> Replacement:
-    words = ("starts", "ends", "axes", "steps")
-    values = []
-    for word, mine, theirs in zip(words, a, b, strict=True):
-        tensor = onnx_ir.tensor([*mine, *theirs], dtype=onnx_ir.DataType.INT64, name=f"{node.name}_{word}")
-        values.append(
-            onnx_ir.Value(
-                name=tensor.name, shape=onnx_ir.Shape([len(mine) + len(theirs)]), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
-            )
-        )
+    values = tuple(
+        weight(f"{node.name}_{word}", np.array([*mine, *theirs], np.int64))
+        for word, mine, theirs in zip(("starts", "ends", "axes", "steps"), a, b, strict=True)
+    )
     tape = onnx_ir.tape.Tape()
-    return Replacement((tape.op("Slice", [first.inputs[0], *values]),), tuple(tape.nodes), tuple(values))
+    return Replacement((tape.op("Slice", [first.inputs[0], *values]),), tuple(tape.nodes), values)
 
 
 def _axis(node: onnx_ir.Node, default: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The pass ``simplify`` as a whole: smaller graphs, equal answers, the same interface."""
+"""The pass ``rewrite`` as a whole: smaller graphs, equal answers, the same interface."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from onnxopt.errors import EngineCrashError, UnverifiableError, UsageError
 from onnxopt.ir.model import Model
 from onnxopt.passes import make_pass
 from onnxopt.rewrite import simplifiers
+from onnxopt.rewrite.rewrite import Rewrite
 from onnxopt.rewrite.simplifiers import run_simplifier
-from onnxopt.rewrite.simplify import Simplify
 from tests.graphs import answers, cnn, from_text, node_lines, samples
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> '
@@ -86,25 +86,25 @@ def _same(before: Model, after: Model, feeds: dict[str, np.ndarray]) -> None:
 
 def test_batch_norm_is_fused_and_nothing_left_to_do(ctx: Context, events: list[Event]) -> None:
     model = cnn()
-    after = Simplify()(model, ctx)
+    after = Rewrite()(model, ctx)
     assert after.operators["Conv"] == 2
     assert "BatchNormalization" not in after.operators
     assert after.signature == model.signature
     for batch in (1, 3):
         _same(model, after, dict(samples(model, 1, batch=batch)[0].feeds))
     assert _warnings(events) == []
-    assert Simplify()(after, ctx) is after
+    assert Rewrite()(after, ctx) is after
 
 
 def test_shape_arithmetic_is_folded_and_the_interface_kept(ctx: Context) -> None:
     model = from_text(SHAPES)
-    after = Simplify()(model, ctx)
+    after = Rewrite()(model, ctx)
     assert sorted(after.operators) == ["Relu", "Reshape"]
     assert after.signature == model.signature
     for batch in (1, 5):
         x = np.random.default_rng(batch).standard_normal((batch, 4, 6)).astype(np.float32)
         _same(model, after, {"x": x, "unread": np.zeros(2, np.float32)})
-    assert Simplify()(after, ctx) is after
+    assert Rewrite()(after, ctx) is after
 
 
 @pytest.mark.parametrize("tools", [(), ("onnxslim",), ("onnxsim",)], ids=["alone", "onnxslim", "onnxsim"])
@@ -112,7 +112,7 @@ def test_branches_are_simplified(ctx: Context, tools: tuple[str, ...]) -> None:
     for tool in tools:
         pytest.importorskip(tool, reason="an optional simplifier")
     model = from_text(BRANCHES)
-    after = make_pass("simplify", {"tools": tools})(model, ctx)
+    after = make_pass("rewrite", {"tools": tools})(model, ctx)
     assert node_lines(after) == ["y = If (c)"]
     assert after.nodes == 3
     for flag in (True, False):
@@ -121,7 +121,7 @@ def test_branches_are_simplified(ctx: Context, tools: tuple[str, ...]) -> None:
 
 def test_loops_are_simplified(ctx: Context) -> None:
     model = from_text(LOOP)
-    after = Simplify(tools=())(model, ctx)
+    after = Rewrite()(model, ctx)
     assert after.nodes < model.nodes
     assert after.signature == model.signature
     for trip in (0, 1, 4):
@@ -134,7 +134,7 @@ def test_functions_are_inlined(ctx: Context) -> None:
         g (float[n] x) => (float[n] y) { y = local.twice (x) }
         <domain: "local", opset_import: ["" : 17]> twice (a) => (b) { b = Add (a, a) }"""
     )
-    after = Simplify(tools=())(model, ctx)
+    after = Rewrite()(model, ctx)
     assert node_lines(after) == ["y = Add (x, x)"]
     assert not after.graph.functions
 
@@ -145,7 +145,7 @@ def test_what_another_simplifier_breaks_is_left_out(ctx: Context, events: list[E
     model = from_text(
         HEADER + "g (float[n] x) => (float[n] y) { a = RandomNormalLike (x) b = RandomNormalLike (x) y = Sub (a, b) }"
     )
-    after = Simplify()(model, ctx)
+    after = Rewrite(tools=("onnxslim",))(model, ctx)
     assert node_lines(after)[-1] == "y = Sub (a, b)"
     assert after.operators["RandomNormalLike"] == 2
     assert [text.split(":")[0] for text in _warnings(events)] == ["left out 'onnxslim'"]
@@ -154,12 +154,12 @@ def test_what_another_simplifier_breaks_is_left_out(ctx: Context, events: list[E
 def test_outputs_that_show_nothing_need_data(ctx: Context, tmp_path: Path) -> None:
     body = "g (float[n, 3] x) => (float[n, 3] y) { big = Sub (x, limit) same = Identity (big) y = Relu (big) }"
     model = from_text(HEADER + body, {"limit": np.full(1, 50, np.float32)})
-    with pytest.raises(UnverifiableError, match="simplifying cannot be verified: no output varies"):
-        Simplify()(model, ctx)
+    with pytest.raises(UnverifiableError, match="rewriting cannot be verified: no output varies"):
+        Rewrite()(model, ctx)
     data = samples(model, 2)
     for sample in data:
         sample.feeds["x"][:] += 50
-    after = Simplify()(model, Context.of(data=data, scratch=tmp_path))
+    after = Rewrite()(model, Context.of(data=data, scratch=tmp_path))
     assert node_lines(after) == ["big = Sub (x, limit)", "y = Relu (big)"]
 
 
@@ -177,13 +177,13 @@ def test_a_simplifier_that_crashes_is_left_out(
         raise EngineCrashError("the runtime's process died: SIGSEGV")
 
     monkeypatch.setattr(simplifiers, "run_isolated", crash)
-    after = Simplify()(from_text(BRANCHES), ctx)
+    after = Rewrite(tools=("onnxslim",))(from_text(BRANCHES), ctx)
     assert node_lines(after) == ["y = If (c)"]
     assert _warnings(events) == ["left out 'onnxslim': the runtime's process died: SIGSEGV"]
 
 
 def test_options_are_checked() -> None:
     with pytest.raises(UsageError, match=r"tools\.0 is \"onnxslimmer\": it should be 'onnxslim' or 'onnxsim'"):
-        make_pass("simplify", {"tools": ["onnxslimmer"]})
+        make_pass("rewrite", {"tools": ["onnxslimmer"]})
     with pytest.raises(UsageError, match="rounds is 0: it should be greater than or equal to 1"):
-        make_pass("simplify", {"rounds": 0})
+        make_pass("rewrite", {"rounds": 0})
