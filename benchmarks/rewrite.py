@@ -1,7 +1,8 @@
 """What ``rewrite`` and its peers make of every model of the zoo: nodes, seconds, and whether the answer stays the same.
 
 Each tool runs in a process of its own. A result is ``broken`` if it fails, changes the interface, no longer runs, or
-answers otherwise than the input on real samples by more than rounding explains.
+answers otherwise than the input on real samples by more than rounding explains. ``--latency`` times what ``rewrite``
+made against the input, one thread, in turn, in each runtime with its own optimisations.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnxopt_zoo
+from benchmarks.rewrite_latency import effect
 from onnxopt.compile.isolation import Limits, run_isolated
 from onnxopt.context import Context
 from onnxopt.data.files import Files
@@ -120,6 +122,8 @@ def main() -> None:
     for name in options.models:
         found[name] = _all_tools(name, options)
         print(_line(name, found[name]), flush=True)
+        for line in _latency(name, options) if options.latency else ():
+            print(f"  {line}", flush=True)
     print(_summary(found))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({k: {t: asdict(m) for t, m in v.items()} for k, v in found.items()}, indent=1))
@@ -131,6 +135,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", default=known, help="models of the zoo; all if none are given")
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="folder of models and samples")
     parser.add_argument("--downloads", type=Path, default=Path.home() / ".cache/onnxopt/zoo", help="folder of packages")
+    parser.add_argument("--latency", action="store_true", help="time what was made, in ONNX Runtime and OpenVINO")
     parser.add_argument("--out", type=Path, default=Path("build/rewrite.json"), help="file for all figures")
     return parser.parse_args()
 
@@ -144,6 +149,14 @@ def _all_tools(name: str, options: argparse.Namespace) -> dict[str, Made]:
         for tool, function in TOOLS.items():
             found[tool] = _made(function, files.model, Path(folder) / f"{function.__name__}.onnx", before, samples)
         return found
+
+
+def _latency(name: str, options: argparse.Namespace) -> list[str]:
+    files = onnxopt_zoo.get(name, options.zoo / name, cache=options.downloads)
+    try:
+        return effect(files.model, files.evaluation)
+    except OnnxoptError as error:
+        return [f"not timed: {error.what}"]
 
 
 def _made(function: Callable[[str, str], float], path: Path, out: Path, before: Model, samples: Samples | None) -> Made:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import onnx_ir
@@ -27,7 +28,7 @@ from onnxopt.passes import Pass, option, options
 from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules import FAMILIES, rules_by_name
-from onnxopt.rewrite.simplifiers import is_installed, run_simplifier
+from onnxopt.rewrite.simplifiers import FUSERS, is_installed, run_fuser, run_simplifier
 
 
 @options
@@ -38,7 +39,10 @@ class Rewrite(Pass):
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "scratch"})
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxslim", "onnxsim", "onnxruntime")
 
-    level: Literal["portable"] = option("portable: standard operators only", default="portable")
+    level: Literal["portable", "runtime"] = option(
+        "portable: standard operators only; runtime: ONNX Runtime's own too, such as its fused attention",
+        default="portable",
+    )
     only: tuple[str, ...] = option("rules or families to apply; all if none are given", default=())
     skip: tuple[str, ...] = option("rules or families to leave out", default=())
     growth: int = option("bytes one folded tensor may add to the file", default=65536, ge=0)
@@ -68,8 +72,7 @@ class Rewrite(Pass):
 
     def _smallest(self, model: Model, rewriter: CheckedRewriter, ctx: Context) -> Model:
         model = self._to_fixpoint(model, rewriter)
-        for tool in filter(is_installed, self.tools):
-            step = GraphStep(tool, partial(run_simplifier, tool, folder=ctx.scratch))
+        for step in self._others(ctx.scratch):
             tried = self._to_fixpoint(rewriter.apply(model, [step]), rewriter)
             model = min(model, tried, key=lambda m: m.nodes)
         return model
@@ -82,6 +85,13 @@ class Rewrite(Pass):
                 return after
             model = after
         return rewriter.apply(model, steps)
+
+    def _others(self, folder: Path) -> Iterator[GraphStep]:
+        """Yield what other projects may do better."""
+        for tool in filter(is_installed, self.tools):
+            yield GraphStep(tool, partial(run_simplifier, tool, folder=folder))
+        for kind in FUSERS if self.level == "runtime" else ():
+            yield GraphStep(f"onnxruntime.transformers {kind}", partial(run_fuser, kind, folder=folder))
 
     def _chosen(self) -> list[Rule]:
         """Return the rules asked for, in order."""

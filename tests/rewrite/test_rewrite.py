@@ -15,7 +15,7 @@ from onnxopt.passes import make_pass
 from onnxopt.rewrite import simplifiers
 from onnxopt.rewrite.rewrite import Rewrite
 from onnxopt.rewrite.simplifiers import run_simplifier
-from tests.graphs import answers, cnn, from_text, node_lines, samples
+from tests.graphs import answers, attention_block, cnn, from_text, node_lines, samples
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> '
 SHAPES = (
@@ -187,3 +187,15 @@ def test_options_are_checked() -> None:
         make_pass("rewrite", {"tools": ["onnxslimmer"]})
     with pytest.raises(UsageError, match="rounds is 0: it should be greater than or equal to 1"):
         make_pass("rewrite", {"rounds": 0})
+
+
+def test_the_runtime_level_uses_the_runtimes_own_operators(ctx: Context, events: list[Event]) -> None:
+    model = attention_block()
+    portable, runtime = Rewrite()(model, ctx), Rewrite(level="runtime")(model, ctx)
+    assert runtime.nodes < portable.nodes
+    assert not [name for name in portable.operators if "::" in name]
+    assert [name for name in runtime.operators if name.startswith("com.microsoft::")]
+    assert runtime.signature == model.signature
+    for batch in (1, 3):
+        _same(model, runtime, dict(samples(model, 1, batch=batch)[0].feeds))
+    assert _warnings(events) == []

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules.activations import ACTIVATIONS
 from onnxopt.rewrite.rules.affine import AFFINE
+from onnxopt.rewrite.rules.before import BEFORE
 from onnxopt.rewrite.rules.chains import CHAINS
 from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.norms import NORMS
 from onnxopt.rewrite.rules.parallel import PARALLEL
+from onnxopt.rewrite.rules.quantized import QUANTIZED
 from onnxopt.rewrite.rules.shapes import SHAPES
 from onnxopt.rewrite.rules.transposes import TRANSPOSES
 
@@ -21,10 +23,11 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "chains": CHAINS,
     "joins": JOINS,
     "transposes": TRANSPOSES,
-    "affine": AFFINE,
+    "affine": (*AFFINE, *BEFORE),
     "parallel": PARALLEL,
     "activations": ACTIVATIONS,
     "norms": NORMS,
+    "quantized": QUANTIZED,
 }
 
 

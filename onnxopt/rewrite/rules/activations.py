@@ -123,7 +123,7 @@ class ClipChain(Rule):
 
 
 class Gelu(Rule):
-    """x * 0.5 * (1 + Erf(x / sqrt(2))) is Gelu (Hendrycks and Gimpel 2016)."""
+    """x * 0.5 * (1 + Erf(x / sqrt(2))), and the same with its tanh, is Gelu (Hendrycks and Gimpel 2016)."""
 
     name: ClassVar[str] = "gelu"
     operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
@@ -137,10 +137,29 @@ class Gelu(Rule):
         if len(rest) != 2 or len(half) != 1 or not math.isclose(half[0] or 0.0, 0.5, rel_tol=_CLOSE):
             return None
         for value, other in (rest, rest[::-1]):
-            source = _erf_source(other)
-            if source is not None and source is value:
+            for source, how in ((_erf_source(other), "none"), (_tanh_source(other), "tanh")):
+                if source is not None and source is value:
+                    tape = onnx_ir.tape.Tape()
+                    made = tape.op("Gelu", [value], {"approximate": how} if how != "none" else None)
+                    return Replacement((made,), tuple(tape.nodes))
+        return None
+
+
+class Mish(Rule):
+    """x * Tanh(Softplus(x)) is Mish (Misra 2019)."""
+
+    name: ClassVar[str] = "mish"
+    operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
+    since: ClassVar[int] = 18
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if both factors come from the same value."""
+        for value, other in (node.inputs, node.inputs[::-1]):
+            tanh = producer(other, "Tanh")
+            soft = producer(tanh.inputs[0], "Softplus") if tanh is not None else None
+            if soft is not None and value is not None and soft.inputs[0] is value:
                 tape = onnx_ir.tape.Tape()
-                return Replacement((tape.op("Gelu", [value]),), tuple(tape.nodes))
+                return Replacement((tape.op("Mish", [value]),), tuple(tape.nodes))
         return None
 
 
@@ -167,6 +186,34 @@ def _erf_source(value: onnx_ir.Value) -> onnx_ir.Value | None:
         return None
     factor = scaled[1] if scale.op_type == "Mul" else 1 / scaled[1]
     return scaled[0] if math.isclose(factor, math.sqrt(0.5), rel_tol=1e-4) else None
+
+
+def _tanh_source(value: onnx_ir.Value) -> onnx_ir.Value | None:
+    """Return x if a value is 1 + Tanh(sqrt(2 / pi) * (x + 0.044715 * x³))."""
+    shifted = with_number(producer(value, "Add"))
+    tanh = producer(shifted[0], "Tanh") if shifted and math.isclose(shifted[1], 1.0) else None
+    scaled = with_number(producer(tanh.inputs[0], "Mul")) if tanh is not None else None
+    if scaled is None or not math.isclose(scaled[1], math.sqrt(2 / math.pi), rel_tol=1e-4):
+        return None
+    total = producer(scaled[0], "Add")
+    for source, other in (total.inputs, total.inputs[::-1]) if total is not None else ():
+        cubed = with_number(producer(other, "Mul"))
+        if cubed and math.isclose(cubed[1], 0.044715, rel_tol=1e-4) and _is_cube(cubed[0], source):
+            return source
+    return None
+
+
+def _is_cube(value: onnx_ir.Value, of: onnx_ir.Value | None) -> bool:
+    power = producer(value, "Mul", "Pow")
+    if power is None or of is None:
+        return False
+    if power.op_type == "Pow":
+        return with_number(power) == (of, 3.0)
+    for one, square in (power.inputs, power.inputs[::-1]):
+        inner = producer(square, "Mul")
+        if one is of and inner is not None and all(each is of for each in inner.inputs):
+            return True
+    return False
 
 
 def _bounds(node: onnx_ir.Node) -> tuple[float, float] | None:
@@ -207,4 +254,4 @@ def _like(value: onnx_ir.Value | None) -> Array | None:
     return np.empty(0, value.dtype.numpy()) if held is None else held
 
 
-ACTIVATIONS: tuple[Rule, ...] = (ClipChain(), LeakyRelu(), HardSigmoid(), HardSwish(), Gelu())
+ACTIVATIONS: tuple[Rule, ...] = (ClipChain(), LeakyRelu(), HardSigmoid(), HardSwish(), Mish(), Gelu())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import Array, channels, constant, integers, only_reader, producer, rank, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, scaled_input
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -52,7 +53,7 @@ class ScaleIntoLayer(Rule):
     """A BatchNormalization, Mul, Div, Add or Sub by constants becomes part of the Conv, Gemm or MatMul before it."""
 
     name: ClassVar[str] = "scale-into-layer"
-    operators: ClassVar[frozenset[str]] = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
+    operators: ClassVar[frozenset[str]] = frozenset(SCALING)
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if the layer's weights are constant, nothing else reads its output, and constants go by channel."""
@@ -76,13 +77,9 @@ class ScaleIntoLayer(Rule):
 
 def _source(node: onnx_ir.Node) -> tuple[onnx_ir.Node, int] | None:
     """Return the layer a node scales, and which input of the node it is."""
-    slots = (0, 1) if node.op_type in ("Add", "Mul") else (0,)
-    for slot in slots:
-        layer = producer(node.inputs[slot], *_LAYERS)
-        others = [value for i, value in enumerate(node.inputs) if i != slot]
-        if layer is not None and all(constant(value) is not None for value in others):
-            return layer, slot
-    return None
+    slot = scaled_input(node)
+    layer = producer(node.inputs[slot], *_LAYERS) if slot is not None else None
+    return None if layer is None or slot is None else (layer, slot)
 
 
 def _layer(node: onnx_ir.Node) -> _Layer | None:
@@ -119,25 +116,18 @@ def _flat(bias: Array, count: int) -> Array | None:
 
 def _affine(node: onnx_ir.Node, slot: int, layer: _Layer) -> tuple[Array, Array] | Miss:
     """Return what each output channel is multiplied by, and what is then added."""
-    if node.op_type == "BatchNormalization":
-        return _batch_norm(node, layer)
     axes = layer.kernel.ndim if layer.node.op_type in ("Conv", "ConvTranspose") else rank(layer.node.outputs[0])
+    if node.op_type == "BatchNormalization":
+        if layer.node.op_type == "MatMul" and axes != 2:
+            return Miss("channels are the second axis of what MatMul makes only if it has two", layer.node)
+        return batch_norm(node, layer.count)
     array = constant(node.inputs[1 - slot])
     if axes is None or array is None:
         return Miss("the number of axes of the layer's output is not known", layer.node)
     by_channel = _by_channel(array.astype(np.float64), layer, axes)
-    if by_channel is None:
-        return Miss("the constant does not go by output channel", node)
-    one, zero = np.ones(layer.count), np.zeros(layer.count)
-    match node.op_type:
-        case "Mul":
-            return by_channel, zero
-        case "Div":
-            return (1 / by_channel, zero) if by_channel.all() else Miss("it divides by zero", node)
-        case "Add":
-            return one, by_channel
-        case _:
-            return one, -by_channel
+    return (
+        Miss("the constant does not go by output channel", node) if by_channel is None else arithmetic(node, by_channel)
+    )
 
 
 def _by_channel(array: Array, layer: _Layer, axes: int) -> Array | None:
@@ -146,19 +136,6 @@ def _by_channel(array: Array, layer: _Layer, axes: int) -> Array | None:
     if array.ndim > axes or array.size not in (1, layer.count) or (array.ndim and array.shape[-1] != array.size):
         return None
     return np.broadcast_to(array.reshape(-1), (layer.count,))
-
-
-def _batch_norm(node: onnx_ir.Node, layer: _Layer) -> tuple[Array, Array] | Miss:
-    if node.attributes.get_int("training_mode", 0) or len([v for v in node.outputs if v.uses()]) > 1:
-        return Miss("it trains", node)
-    if layer.node.op_type == "MatMul" and rank(layer.node.outputs[0]) != 2:
-        return Miss("channels are the second axis of what MatMul makes only if it has two", layer.node)
-    found: list[Any] = [constant(value) for value in node.inputs[1:5]]
-    if any(array is None or array.size != layer.count for array in found):
-        return Miss("its statistics are not constants, one for each channel", node)
-    scale, shift, mean, variance = (array.astype(np.float64) for array in found)
-    factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return factor, shift - mean * factor
 
 
 def _rebuilt(layer: _Layer, factor: Array, shift: Array) -> Replacement:

@@ -62,6 +62,47 @@ class LayerNormBias(Rule):
         return None
 
 
+class RmsNorm(Rule):
+    """x / sqrt(mean(x²) + epsilon) * scale over the last axis is RMSNormalization (Zhang and Sennrich 2019)."""
+
+    name: ClassVar[str] = "rms-norm"
+    operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
+    since: ClassVar[int] = 23
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if the mean is over the last axis and the scale has its size."""
+        for slot in (0, 1):
+            divided = producer(node.inputs[slot], "Div", "Mul")
+            scale = node.inputs[1 - slot]
+            found = _by_root_mean_square(divided) if divided is not None else None
+            if divided is None or found is None or scale is None:
+                continue
+            source, epsilon = found
+            if not _is_row(scale, source):
+                return Miss("the scale is no constant row of the last axis' size", node)
+            if not only_reader(divided.outputs[0], node):
+                return Miss("the result before scaling is read elsewhere too", divided)
+            tape = onnx_ir.tape.Tape()
+            made = tape.op("RMSNormalization", [source, scale], {"axis": -1, "epsilon": epsilon})
+            return Replacement((made,), tuple(tape.nodes))
+        return None
+
+
+def _by_root_mean_square(node: onnx_ir.Node) -> tuple[onnx_ir.Value, float] | None:
+    """Return x and epsilon if a node is x / Sqrt(mean(x²) + epsilon), or x times the reciprocal."""
+    for slot in (0, 1) if node.op_type == "Mul" else (0,):
+        source, other = node.inputs[slot], node.inputs[1 - slot]
+        inverse = producer(other, "Reciprocal") if node.op_type == "Mul" else None
+        root = producer(inverse.inputs[0] if inverse is not None else other, "Sqrt")
+        if root is None or source is None or (node.op_type == "Mul" and inverse is None):
+            continue
+        shifted = with_number(producer(root.inputs[0], "Add"))
+        mean = producer(shifted[0], "ReduceMean") if shifted is not None else None
+        if shifted and mean is not None and _over_last_axis(mean) and _is_square(mean.inputs[0], source):
+            return source, shifted[1]
+    return None
+
+
 def _normalised(divide: onnx_ir.Node) -> tuple[onnx_ir.Value, float] | None:
     """Return x and epsilon if a Div is (x - mean(x)) / sqrt(mean((x - mean(x))²) + epsilon) over the last axis."""
     centred = producer(divide.inputs[0], "Sub")
@@ -100,4 +141,4 @@ def _is_row(value: onnx_ir.Value, source: onnx_ir.Value | None) -> bool:
     return source.shape[-1] == array.size
 
 
-NORMS: tuple[Rule, ...] = (LayerNorm(), LayerNormBias())
+NORMS: tuple[Rule, ...] = (LayerNorm(), LayerNormBias(), RmsNorm())

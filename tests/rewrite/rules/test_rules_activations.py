@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.activations import ClipChain, Gelu, HardSigmoid, HardSwish, LeakyRelu
+from onnxopt.rewrite.rules.activations import ClipChain, Gelu, HardSigmoid, HardSwish, LeakyRelu, Mish
 from tests.rewrite.rules.cases import F32, fires, misses, model
 
 X = "(float[n, 4] x) => (float[n, 4] y)"
@@ -129,3 +129,36 @@ def test_gelu_however_written(body):
 def test_what_only_looks_like_gelu(changes, opset):
     values = scalars(**{"root": np.sqrt(2), "one": 1, "half": 0.5, **changes})
     misses(Gelu(), model(X, GELUS[0], values, opset=opset), None)
+
+
+TANH_GELUS = [
+    "p = Pow (x, three) c = Mul (p, k) s = Add (x, c) r = Mul (s, root) t = Tanh (r) a = Add (t, one) m = Mul (x, a)",
+    "q = Mul (x, x) p = Mul (q, x) c = Mul (k, p) s = Add (c, x) r = Mul (s, root) t = Tanh (r) a = Add (one, t)"
+    " m = Mul (a, x)",
+]
+
+
+@pytest.mark.parametrize("body", TANH_GELUS)
+def test_gelu_by_its_tanh(body):
+    values = scalars(three=3, k=0.044715, root=np.sqrt(2 / np.pi), one=1, half=0.5)
+    used = {name: array for name, array in values.items() if name in body or name == "half"}
+    changed = fires(Gelu(), model(X, f"{body} y = Mul (m, half)", used, opset=20), ["y = Gelu (x)"], tolerance=1e-6)
+    assert changed.graph.graph[0].attributes["approximate"].as_string() == "tanh"
+
+
+@pytest.mark.parametrize("change", [{"three": 2}, {"k": 0.05}, {"root": 0.7}, {"one": 2}])
+def test_what_only_looks_like_the_tanh_of_gelu(change):
+    values = scalars(**{"three": 3, "k": 0.044715, "root": np.sqrt(2 / np.pi), "one": 1, "half": 0.5, **change})
+    misses(Gelu(), model(X, f"{TANH_GELUS[0]} y = Mul (m, half)", values, opset=20), None)
+
+
+@pytest.mark.parametrize(
+    "body", ["s = Softplus (x) t = Tanh (s) y = Mul (x, t)", "s = Softplus (x) t = Tanh (s) y = Mul (t, x)"]
+)
+def test_mish(body):
+    fires(Mish(), model(X, body, opset=18), ["y = Mish (x)"], tolerance=1e-6)
+
+
+def test_tanh_of_another_value_is_no_mish():
+    misses(Mish(), model(X, "a = Abs (x) s = Softplus (a) t = Tanh (s) y = Mul (x, t)", opset=18), None)
+    misses(Mish(), model(X, "s = Softplus (x) t = Tanh (s) y = Mul (x, t)", opset=17), None)

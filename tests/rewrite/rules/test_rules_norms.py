@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.norms import LayerNorm, LayerNormBias
+from onnxopt.rewrite.rules.norms import LayerNorm, LayerNormBias, RmsNorm
 from tests.rewrite.rules.cases import F32, fires, misses, model, random
 
 X = "(float[n, 3, 8] x) => (float[n, 3, 8] y)"
@@ -70,3 +70,33 @@ def test_what_is_no_bias_stays(body, reason):
         model(X, body, {name: a for name, a in weights.items() if f"{name})" in body or f"{name}," in body}),
         reason,
     )
+
+
+RMS = "p = {square} v = ReduceMean (p, last) a = Add (v, eps) s = Sqrt (a) {divided} y = Mul (n1, {scale})"
+LAST = {"last": np.array([-1]), "eps": WEIGHTS["eps"], "g": WEIGHTS["g"]}
+
+
+@pytest.mark.parametrize("square", ["Pow (x, two)", "Mul (x, x)"])
+@pytest.mark.parametrize(
+    "divided", ["n1 = Div (x, s)", "r = Reciprocal (s) n1 = Mul (x, r)", "r = Reciprocal (s) n1 = Mul (r, x)"]
+)
+def test_rms_norm_however_written(square, divided):
+    weights = {**LAST, **({"two": WEIGHTS["two"]} if "two" in square else {})}
+    before = model(X, RMS.format(square=square, divided=divided, scale="g"), weights, opset=23)
+    after = fires(RmsNorm(), before, ["y = RMSNormalization (x, g)"], tolerance=1e-5)
+    assert after.graph.graph[0].attributes["epsilon"].as_float() == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "opset", "reason"),
+    [
+        ({"scale": "x"}, 23, "the scale is no constant row of the last axis' size"),
+        ({"square": "Mul (x, s1)"}, 23, None),
+        ({}, 22, None),
+    ],
+)
+def test_what_only_looks_like_rms_norm(changes, opset, reason):
+    body = RMS.format(**{"square": "Mul (x, x)", "divided": "n1 = Div (x, s)", "scale": "g", **changes})
+    body = ("s1 = Abs (x) " if "s1" in body else "") + body
+    weights = {name: array for name, array in LAST.items() if name != "g" or changes.get("scale") != "x"}
+    misses(RmsNorm(), model(X, body, weights, opset=opset), reason)
