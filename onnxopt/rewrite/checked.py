@@ -21,6 +21,9 @@ from onnxopt.rewrite.rule import Rule
 _NOT_ITS_FAULT = (EngineTimeoutError, OutputError, UnverifiableError)
 """A full disk, a slow machine or a model that shows nothing is no reason to leave a step out, and to remember that."""
 
+_MOST_FAULTS = 3
+"""Wrong applications of a rule before it is left out everywhere: each takes a bisection to find."""
+
 
 @dataclass(frozen=True, slots=True)
 class GraphStep:
@@ -40,34 +43,36 @@ class CheckedRewriter:
         self._verifier = Verifier(probes(Model(graph), samples), ctx.scratch)
         self._banned: set[str] = set()
         self._left_out: frozenset[Application] = frozenset()
+        self._distrusted: frozenset[str] = frozenset()
         self.log = Log()
 
     def close(self) -> None:
         """End the process models are verified in."""
         self._verifier.close()
 
-    def apply(self, model: Model, steps: Sequence[GraphStep]) -> Model:
-        """Return the model after all steps that keep what it computes; the others are told and skipped."""
+    def apply(self, model: Model, steps: Sequence[GraphStep], rules: Sequence[Rule] = ()) -> Model:
+        """Return the model after all steps, and then rules until none fires, as far as they keep what it computes.
+
+        All are verified together. Where that fails, steps are verified one by one and the others told and skipped;
+        an application of a rule that breaks the model is found, told and left out. What rules fired and what nearly
+        did is added to ``log``.
+        """
         wanted = [step for step in steps if step.name not in self._banned]
+        log = Log()
         try:
-            after = model
-            for step in wanted:
-                after = _changed(after, step)
-            return self._verified(model, after, "rewriting")
+            after = self._verified(model, _changed(model, "rewriting", *wanted, self._step(rules, log)), "rewriting")
         except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:
-            return self._one_by_one(model, wanted)
+            return self._with_rules(self._one_by_one(model, wanted), rules)
+        self.log.add(log)
+        return after
 
-    def apply_rules(self, model: Model, rules: Sequence[Rule]) -> Model:
-        """Return the model after rules, until none fires; an application that breaks it is found, told and left out.
-
-        What fired and what nearly did is added to ``log``.
-        """
+    def _with_rules(self, model: Model, rules: Sequence[Rule]) -> Model:
         while True:
-            after, log = self._with_rules(model, rules)
+            log = Log()
             try:
-                after = self._verified(model, after, "rewriting")
+                after = self._verified(model, _changed(model, "rewriting", self._step(rules, log)), "rewriting")
             except _NOT_ITS_FAULT:
                 raise
             except OnnxoptError as error:
@@ -81,15 +86,16 @@ class CheckedRewriter:
         good, bad = 0, count
         while bad - good > 1:
             middle = (good + bad) // 2
-            after, _ = self._with_rules(model, rules, middle)
             try:
+                after = _changed(model, "rewriting", self._step(rules, Log(), middle))
                 self._verified(model, after, "rewriting")
                 good = middle
             except _NOT_ITS_FAULT:
                 raise
             except OnnxoptError:
                 bad = middle
-        _, log = self._with_rules(model, rules, bad)
+        log = Log()
+        self._step(rules, log, bad).apply(private_copy(model.graph))
         return log.fired[-1]
 
     def _leave_out(self, guilty: Fired, error: OnnxoptError) -> None:
@@ -99,20 +105,25 @@ class CheckedRewriter:
         self._left_out |= {application}
         place = f" ({error.where})" if error.where else ""
         self._ctx.emit(Warned(f"left out rule {guilty.rule!r} at node {guilty.node!r}: {error.what}{place}"))
+        if sum(rule == guilty.rule for rule, _ in self._left_out) == _MOST_FAULTS:
+            self._distrusted |= {guilty.rule}
+            self._ctx.emit(Warned(f"left out rule {guilty.rule!r} everywhere: it was wrong {_MOST_FAULTS} times"))
 
-    def _with_rules(self, model: Model, rules: Sequence[Rule], most: int | None = None) -> tuple[Model, Log]:
-        log = Log()
+    def _step(self, rules: Sequence[Rule], log: Log, most: int | None = None) -> GraphStep:
+        """Return the application of rules, at most so often, as a step; what happens goes to ``log``."""
 
         def apply(graph: onnx_ir.Model) -> None:
-            infer_shapes(graph)
-            log.add(apply_rules(graph, rules, most=most, left_out=self._left_out))
+            trusted = [rule for rule in rules if rule.name not in self._distrusted]
+            if trusted:
+                infer_shapes(graph)
+                log.add(apply_rules(graph, trusted, most=most, left_out=self._left_out))
 
-        return _changed(model, GraphStep("rewriting", apply)), log
+        return GraphStep("rewriting", apply)
 
     def _one_by_one(self, model: Model, steps: Sequence[GraphStep]) -> Model:
         for step in steps:
             try:
-                model = self._verified(model, _changed(model, step), step.name)
+                model = self._verified(model, _changed(model, step.name, step), step.name)
             except _NOT_ITS_FAULT:
                 raise
             except OnnxoptError as error:
@@ -127,18 +138,19 @@ class CheckedRewriter:
         return after
 
 
-def _changed(model: Model, step: GraphStep) -> Model:
-    """Return the model after a step.
+def _changed(model: Model, what: str, *steps: GraphStep) -> Model:
+    """Return the model after steps.
 
     Raises:
-        OnnxoptError: The step failed, or left an invalid model or another interface.
+        OnnxoptError: One of them failed, or they left an invalid model or another interface.
     """
-    clone = private_copy(model.graph)
-    try:
-        clone = step.apply(clone) or clone
-    except OnnxoptError:
-        raise
-    except Exception as error:
-        raise VerificationError(f"{step.name} failed: {type(error).__name__}: {error}") from error
-    check_structure(clone, step.name)
-    return checked(model, clone, step.name)
+    graph = private_copy(model.graph)
+    for step in steps:
+        try:
+            graph = step.apply(graph) or graph
+        except OnnxoptError:
+            raise
+        except Exception as error:
+            raise VerificationError(f"{step.name} failed: {type(error).__name__}: {error}") from error
+    check_structure(graph, what)
+    return checked(model, graph, what)

@@ -80,7 +80,7 @@ class Rewrite(Pass):
     def _to_fixpoint(self, model: Model, rewriter: CheckedRewriter) -> Model:
         steps, rules = _whole_graph_steps(self.growth), self._chosen()
         for _ in range(self.rounds):
-            after = rewriter.apply_rules(rewriter.apply(model, steps), rules)
+            after = rewriter.apply(model, steps, rules)
             if after.digest == model.digest:
                 return after
             model = after

@@ -173,36 +173,63 @@ def test_feeds_of_another_size_are_among_the_probes(run: Run) -> None:
 
 
 class _WrongSign(Rule):
-    """Turns the sign of what it folds into a weight at one node, and is right at all others."""
+    """Turns the sign of what it folds into a weight at some nodes, and is right at all others."""
 
     name: ClassVar[str] = "wrong-sign"
-    at: ClassVar[str] = ""
     operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
+
+    def __init__(self, at: Sequence[str]) -> None:
+        self._at = at
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         outcome = ScaleIntoLayer().match(node)
-        if isinstance(outcome, Replacement) and node.name == self.at:
+        if isinstance(outcome, Replacement) and node.name in self._at:
             value = outcome.weights[0]
             value.const_value = onnx_ir.tensor(-value.const_value.numpy(), name=value.name)
         return outcome
 
 
-def test_a_wrong_rule_is_found_named_and_undone_and_the_rest_survives(tmp_path: Path) -> None:
+@pytest.fixture
+def chain() -> Model:
     body = " ".join(f"m{i} = MatMul (a{i}, w) s{i} = Mul (m{i}, k) a{i + 1} = LeakyRelu (s{i})" for i in range(6))
     text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] a0) => (float[n, 4] a6) {{ {body} }}'
-    weights = {
-        "w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),
-        "k": np.full(1, 0.5, np.float32),
-    }
-    model = from_text(text, weights)
-    names = [node.name for node in model.graph.graph if node.op_type == "Mul"]
-    _WrongSign.at = names[3]
+    return from_text(
+        text,
+        {
+            "w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),
+            "k": np.full(1, 0.5, np.float32),
+        },
+    )
+
+
+def _muls(model: Model) -> list[str]:
+    return [node.name or "" for node in model.graph.graph if node.op_type == "Mul"]
+
+
+def _with_wrong_rule(model: Model, folder: Path, *at: str) -> tuple[Model, list[str], list[str]]:
+    """Return the model after a rule that is wrong at some nodes, where it fired, and the warnings."""
     events: list[Event] = []
-    with closing(CheckedRewriter(model.graph, Context.of(scratch=tmp_path, emit=events.append))) as rewriter:
-        after = rewriter.apply_rules(model, [_WrongSign()])
-        assert [node.op_type for node in after.graph.graph].count("Mul") == 1
-        assert [fired.rule for fired in rewriter.log.fired] == ["wrong-sign"] * 5
-    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    with closing(CheckedRewriter(model.graph, Context.of(scratch=folder, emit=events.append))) as rewriter:
+        after = rewriter.apply(model, [], [_WrongSign(at)])
+        fired = [fired.node for fired in rewriter.log.fired]
+    return after, fired, [event.text for event in events if isinstance(event, Warned)]
+
+
+def test_a_wrong_rule_is_found_named_and_undone_and_the_rest_survives(tmp_path: Path, chain: Model) -> None:
+    names = _muls(chain)
+    after, fired, (warned,) = _with_wrong_rule(chain, tmp_path, names[3])
+    assert _muls(after) == [names[3]]
+    assert fired == [*names[:3], *names[4:]]
     assert warned.startswith(
         f"left out rule 'wrong-sign' at node '{names[3]}': rewriting changed the answer: output 'a6'"
     )
+
+
+def test_a_rule_that_is_often_wrong_is_left_out_everywhere(tmp_path: Path, chain: Model) -> None:
+    names = _muls(chain)
+    after, fired, warned = _with_wrong_rule(chain, tmp_path, *names[1:])
+    assert (_muls(after), fired) == (names, [])
+    assert [text.split(":")[0] for text in warned] == [
+        *(f"left out rule 'wrong-sign' at node '{name}'" for name in names[1:4]),
+        "left out rule 'wrong-sign' everywhere",
+    ]

@@ -39,7 +39,11 @@ _ONE_BY_ONE = frozenset(
         "Tanh",
     ]
 )
+_FURTHEST = 32
+"""Nodes between two Transposes; the search goes no further, so that it stays linear in the size of the graph."""
+
 _WITH_CONSTANT = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
+_BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT)
 
 
 class TransposeThrough(Rule):
@@ -52,7 +56,7 @@ class TransposeThrough(Rule):
         """Fire if all between works element by element and nothing else reads it."""
         between: list[onnx_ir.Node] = []
         reader, value = node, node.inputs[0]
-        while (maker := producer(value, *_ONE_BY_ONE, *_WITH_CONSTANT)) is not None and value is not None:
+        while (maker := producer(value, *_BETWEEN)) is not None and value is not None and len(between) < _FURTHEST:
             source = _computed_input(maker)
             if source is None:
                 return None
