@@ -25,7 +25,7 @@ from onnxopt.ir.cleanup import (
 from onnxopt.ir.fold import fold
 from onnxopt.ir.model import Model
 from onnxopt.passes import Pass, option, options
-from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
+from onnxopt.rewrite.checked import Check, CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules import FAMILIES, rules_by_name
 from onnxopt.rewrite.simplifiers import FUSERS, is_installed, run_fuser, run_simplifier
@@ -50,6 +50,10 @@ class Rewrite(Pass):
         "other simplifiers to try afterwards; a result is taken if it has fewer nodes and computes the same", default=()
     )
     rounds: int = option("repeat until nothing changes, at most so often", default=6, ge=1)
+    check: Check = option(
+        "compare answers after each round: always; if-possible, going on where they show nothing; or never",
+        default="always",
+    )
 
     @classmethod
     def rules(cls) -> Mapping[str, str]:
@@ -65,7 +69,7 @@ class Rewrite(Pass):
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the smallest model the rules lead to, and tell where they fired and where they nearly did."""
-        with closing(CheckedRewriter(graph, ctx)) as rewriter:
+        with closing(CheckedRewriter(graph, ctx, self.check)) as rewriter:
             smallest = self._smallest(Model(graph), rewriter, ctx)
         rewriter.log.tell(ctx.emit)
         return smallest.graph

@@ -163,6 +163,19 @@ def test_outputs_that_show_nothing_need_data(ctx: Context, tmp_path: Path) -> No
     assert node_lines(after) == ["big = Sub (x, limit)", "y = Relu (big)"]
 
 
+@pytest.mark.parametrize(
+    ("check", "told"), [("if-possible", ["not verified, only checked to be a valid model"]), ("never", [])]
+)
+def test_outputs_that_show_nothing_may_be_accepted(
+    ctx: Context, events: list[Event], check: str, told: list[str]
+) -> None:
+    body = "g (float[n, 3] x) => (float[n, 3] y) { big = Sub (x, limit) same = Identity (big) y = Relu (big) }"
+    model = from_text(HEADER + body, {"limit": np.full(1, 50, np.float32)})
+    after = make_pass("rewrite", {"check": check})(model, ctx)
+    assert node_lines(after) == ["big = Sub (x, limit)", "y = Relu (big)"]
+    assert [text.split(":")[0] for text in _warnings(events)] == told
+
+
 def test_a_simplifier_that_drops_an_input_gets_it_back(tmp_path: Path) -> None:
     pytest.importorskip("onnxslim", reason="an optional simplifier")
     model = from_text(HEADER + "g (float[k] first, float[n] x, float[k] last) => (float[n] y) { y = Relu (x) }")
