@@ -25,6 +25,7 @@ _UNKNOWN_OPERATOR = (
     "not a registered function/op",
     "could not find an implementation",
     "no conversion rule",
+    "does not support the following onnx operations",
     "unknown, known functions",
 )
 """What onnxruntime, OpenVINO and the reference evaluator say of an operator they do not have."""
