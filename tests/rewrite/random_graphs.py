@@ -333,7 +333,73 @@ def _branch(build: Builder) -> None:
     build.add("If", [condition], x.dtype, x.shape, **sides)
 
 
+def _computed_shape(build: Builder) -> None:
+    x = build.pick(lambda t: 0 not in t.shape and len(t.shape) > 1)
+    if x is None:
+        return
+    build.add("Shape", [x.name], "int64", (len(x.shape),))
+    shape = build.tensors.pop().name
+    if build.random.random() < 0.3:
+        build.add("Expand", [x.name, build.one_of(shape, build.ints(1))], x.dtype, x.shape)
+        return
+    first, to = f"{shape}_first", f"{shape}_to"
+    build.nodes.append(helper.make_node("Gather", [shape, build.ints(0)], [first]))
+    build.nodes.append(helper.make_node("Concat", [first, build.ints(-1)], [to], axis=0))
+    build.add("Reshape", [x.name, to], x.dtype, (x.shape[0], int(np.prod(x.shape[1:]))))
+
+
+def _quantized(build: Builder) -> None:
+    """Only inputs are quantized: a value that rounds another way in its last bit may fall to another side."""
+    x = build.pick(lambda t: t.name.startswith("x") and t.dtype == "float32")
+    if x is None:
+        return
+    scale, zero = build.weight(np.array(0.1, np.float32)), build.weight(np.array(3, np.int8))
+    other = build.one_of(scale, scale, build.weight(np.array(0.2, np.float32)))
+    moves = len(x.shape) > 1 and build.random.random() < 0.5
+    names = [f"{x.name}_q{len(build.nodes)}_{i}" for i in range(4)]
+    build.nodes.append(helper.make_node("QuantizeLinear", [x.name, scale, zero], [names[0]]))
+    build.nodes.append(helper.make_node("DequantizeLinear", [names[0], scale, zero], [names[1]]))
+    build.nodes.append(helper.make_node("Transpose" if moves else "Identity", [names[1]], [names[2]]))
+    build.nodes.append(helper.make_node("QuantizeLinear", [names[2], other, zero], [names[3]]))
+    build.add("DequantizeLinear", [names[3], other, zero], x.dtype, x.shape[::-1] if moves else x.shape)
+
+
+PATTERNS = (
+    "d = Div x root; e = Erf d; a = Add e one; m = Mul x a; y = Mul m half",
+    "s = Softplus x; t = Tanh s; y = Mul x t",
+    "a = Mul x half; y = Max x a",
+    "a = Add x three; c = Clip a zero six; y = Div c six",
+    "a = Add x three; c = Clip a zero six; d = Div c six; y = Mul x d",
+    "m = ReduceMean x last; d = Sub x m; p = Mul d d; v = ReduceMean p last; b = Add v small; s = Sqrt b; n = Div d s; y = Mul n row",
+    "s = Sqrt small; y = Add x s",
+)
+"""Patterns of several nodes that rules recognise, and chance does not make."""
+
+
+def _pattern(build: Builder) -> None:
+    x = build.pick(lambda t: t.dtype == "float32" and 0 not in t.shape and bool(t.shape))
+    if x is None:
+        return
+    numbers = {"root": np.sqrt(2), "one": 1, "half": 0.5, "three": 3, "zero": 0, "six": 6, "small": 1e-3}
+    lines = [line.strip().split() for line in build.one_of(*PATTERNS).split(";")]
+    names = {"x": x.name}
+    for made, _, operator, *inputs in lines:
+        for name in inputs:
+            if name in numbers:
+                names[name] = build.weight(np.array(numbers[name], np.float32))
+            elif name == "last":
+                names[name] = build.ints(-1)
+            elif name == "row":
+                names[name] = build.weight(build.random.standard_normal(x.shape[-1]).astype(np.float32))
+        read = [names[name] for name in inputs]
+        if made == "y":
+            build.add(operator, read, x.dtype, x.shape)
+        else:
+            names[made] = f"{made}_{len(build.nodes)}"
+            build.nodes.append(helper.make_node(operator, read, [names[made]]))
+
+
 STEPS = (
     _unary, _unary, _cast, _logic, _arithmetic, _arithmetic, _arithmetic, _together, _clip, _move, _move,
-    _reshape, _reshape, _cut, _join, _dense, _dense, _conv, _conv, _pad, _branch,
+    _reshape, _reshape, _cut, _join, _dense, _dense, _conv, _conv, _pad, _branch, _computed_shape, _quantized, _pattern,
 )  # fmt: skip

@@ -19,7 +19,7 @@ RULES = [rule for rules in FAMILIES.values() for rule in rules]
 SEEN: set[str] = set()
 
 
-@settings(max_examples=1500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32 - 1))
 def test_rules_preserve_what_random_graphs_compute(seed: int) -> None:
     before = graph(seed)
@@ -41,18 +41,8 @@ def test_every_rule_fired_on_some_random_graph() -> None:
     assert {rule.name for rule in RULES} - SEEN <= RARE
 
 
-RARE = {
-    "slice-chain",
-    "squeeze-unsqueeze",
-    "gelu",
-    "layer-norm",
-    "layer-norm-bias",
-    "hard-swish",
-    "leaky-relu",
-    "parallel-convs",
-    "hard-sigmoid",
-}
-"""Patterns of many nodes that chance does not make."""
+RARE = {"layer-norm-bias", "parallel-convs", "rms-norm", "slice-chain", "squeeze-unsqueeze"}
+"""What chance hardly makes; ``rms-norm`` needs a newer opset."""
 
 
 def _rewritten(before: Model) -> tuple[Model, Log]:
