@@ -337,8 +337,8 @@ def _computed_shape(build: Builder) -> None:
     x = build.pick(lambda t: 0 not in t.shape and len(t.shape) > 1)
     if x is None:
         return
-    build.add("Shape", [x.name], "int64", (len(x.shape),))
-    shape = build.tensors.pop().name
+    shape = f"{x.name}_shape{len(build.nodes)}"
+    build.nodes.append(helper.make_node("Shape", [x.name], [shape]))
     if build.random.random() < 0.3:
         build.add("Expand", [x.name, build.one_of(shape, build.ints(1))], x.dtype, x.shape)
         return
