@@ -196,7 +196,8 @@ def pass_table(name: str) -> RenderableType:
         f"exact: {cls.exact}; keeps the interface: {cls.keeps_signature}; uses: {', '.join(sorted(cls.uses)) or '-'}"
     )
     table = _table(("option", "type", "default", ""), rows)
-    return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table)
+    rules = [Text(""), _table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
+    return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table, *rules)
 
 
 def pass_record(name: str | None) -> list[dict[str, Any]]:
