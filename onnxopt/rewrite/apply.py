@@ -59,6 +59,7 @@ def apply_rules(
 
     Raises:
         PassError: Rules undo each other and would never end.
+        RuleError: A rule failed.
     """
     log = Log()
     by_operator: dict[str, list[Rule]] = defaultdict(list)
@@ -68,6 +69,18 @@ def apply_rules(
     for graph in all_graphs(model):
         _GraphRewriter(graph, by_operator, log, most, left_out).run()
     return log
+
+
+class RuleError(PassError):
+    """A rule failed: a defect of its own, not of the model.
+
+    Attributes:
+        rule: Its name.
+    """
+
+    def __init__(self, rule: Rule, node: onnx_ir.Node, error: Exception) -> None:
+        super().__init__(f"rule {rule.name!r} failed at node {node.name!r}: {type(error).__name__}: {error}")
+        self.rule = rule.name
 
 
 class _GraphRewriter:
@@ -104,7 +117,10 @@ class _GraphRewriter:
 
     def _tried(self, rule: Rule, node: onnx_ir.Node) -> bool:
         """Apply a rule to a node if it matches; return whether it did."""
-        outcome = rule.match(node)
+        try:
+            outcome = rule.match(node)
+        except Exception as error:
+            raise RuleError(rule, node, error) from error
         if isinstance(outcome, Replacement):
             outcome = _obstacle(outcome, node, self._graph) or outcome
         key = (rule.name, node.name or "")

@@ -16,7 +16,7 @@ from onnxopt.ir.check import check_structure
 from onnxopt.ir.model import Model, private_copy
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.passes import checked
-from onnxopt.rewrite.apply import Application, Log, apply_rules
+from onnxopt.rewrite.apply import Application, Log, RuleError, apply_rules
 from onnxopt.rewrite.rule import Rule
 
 _NOT_ITS_FAULT = (EngineTimeoutError, OutputError, UnverifiableError)
@@ -86,6 +86,8 @@ class CheckedRewriter:
                 after = self._verified(model, _changed(model, "rewriting", self._step(rules, log)), "rewriting")
             except _NOT_ITS_FAULT:
                 raise
+            except RuleError as error:
+                self._distrust(error.rule, error.what)
             except OnnxoptError as error:
                 self._leave_out(self._guilty(model, rules, len(log.fired)), error)
             else:
@@ -117,8 +119,11 @@ class CheckedRewriter:
         place = f" ({error.where})" if error.where else ""
         self._ctx.emit(Warned(f"left out rule {guilty.rule!r} at node {guilty.node!r}: {error.what}{place}"))
         if sum(rule == guilty.rule for rule, _ in self._left_out) == _MOST_FAULTS:
-            self._distrusted |= {guilty.rule}
-            self._ctx.emit(Warned(f"left out rule {guilty.rule!r} everywhere: it was wrong {_MOST_FAULTS} times"))
+            self._distrust(guilty.rule, f"it was wrong {_MOST_FAULTS} times")
+
+    def _distrust(self, rule: str, why: str) -> None:
+        self._distrusted |= {rule}
+        self._ctx.emit(Warned(f"left out rule {rule!r} everywhere: {why}"))
 
     def _step(self, rules: Sequence[Rule], log: Log, most: int | None = None) -> GraphStep:
         """Return the application of rules, at most so often, as a step; what happens goes to ``log``."""

@@ -13,6 +13,7 @@ from onnxopt.rewrite.reading import constant, integers
 Size = int | str | tuple[object, ...]
 """A number, the name of a dimension, or an expression; two that are equal are the same number at run time."""
 
+_INTEGERS = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64)
 _DEEPEST = 24
 _MOST = 32
 """Integers; tensors of more are no shapes."""
@@ -59,6 +60,13 @@ def _shape(node: onnx_ir.Node, _: int) -> Followed:
 
 def _same(node: onnx_ir.Node, depth: int) -> Followed:
     return held(node.inputs[0], depth)
+
+
+def _cast(node: onnx_ir.Node, depth: int) -> Followed:
+    """Return what is cast from integers to integers: a division between casts to float and back has other results."""
+    source = node.inputs[0]
+    integer = source is not None and source.dtype in _INTEGERS and node.outputs[0].dtype in _INTEGERS
+    return held(source, depth) if integer else None
 
 
 def _gather(node: onnx_ir.Node, depth: int) -> Followed:
@@ -108,7 +116,7 @@ _NUMBERS: Mapping[str, Callable[[int, int], int]] = {
 }
 
 _FOLLOWED: Mapping[str, Callable[[onnx_ir.Node, int], Followed]] = {
-    "Cast": _same,
+    "Cast": _cast,
     "Concat": _concat,
     "Gather": _gather,
     "Identity": _same,

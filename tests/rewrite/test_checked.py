@@ -233,3 +233,23 @@ def test_a_rule_that_is_often_wrong_is_left_out_everywhere(tmp_path: Path, chain
         *(f"left out rule 'wrong-sign' at node '{name}'" for name in names[1:4]),
         "left out rule 'wrong-sign' everywhere",
     ]
+
+
+class _Fails(Rule):
+    """Fails at a node."""
+
+    name: ClassVar[str] = "fails"
+    operators: ClassVar[frozenset[str]] = frozenset({"LeakyRelu"})
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        raise ZeroDivisionError("oh no")
+
+
+def test_a_rule_that_fails_is_left_out_and_the_rest_survives(tmp_path: Path, chain: Model) -> None:
+    events: list[Event] = []
+    with closing(CheckedRewriter(chain.graph, Context.of(scratch=tmp_path, emit=events.append))) as rewriter:
+        after = rewriter.apply(chain, [], [_Fails(), ScaleIntoLayer()])
+    assert _muls(after) == []
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warned.startswith("left out rule 'fails' everywhere: rule 'fails' failed at node ")
+    assert warned.endswith("ZeroDivisionError: oh no")
