@@ -89,6 +89,8 @@ class CheckedRewriter:
             except RuleError as error:
                 self._distrust(error.rule, error.what)
             except OnnxoptError as error:
+                if not log.fired:
+                    raise
                 self._leave_out(self._guilty(model, rules, len(log.fired)), error)
             else:
                 self.log.add(log)
