@@ -139,11 +139,13 @@ class _GraphRewriter:
         for made in new.nodes:
             made.name = made.name or f"{node.name}.{rule.name}"
         self._graph.insert_before(node, new.nodes)
-        readers = [user for value in node.outputs for user, _ in value.uses()]
-        for old, instead in zip(node.outputs, new.values, strict=True):
+        pairs = [*zip(node.outputs, new.values, strict=True), *new.others]
+        readers = [user for value, _ in pairs for user, _ in value.uses()]
+        for old, instead in pairs:
             if instead is not None:
                 _take_over(old, instead)
-        removed, freed = _remove_dead(self._graph, node)
+        gone = [node, *(maker for old, _ in new.others if (maker := old.producer()) is not None)]
+        removed, freed = _remove_dead(self._graph, gone)
         self._todo.extendleft(reversed([*new.nodes, *(reader for reader in readers if reader.graph is self._graph)]))
         added = sum(value.const_value.nbytes for value in new.weights if value.const_value is not None)
         return Fired(rule.name, node.name or "", removed - len(new.nodes), freed - added)
@@ -175,9 +177,9 @@ def _take_over(old: onnx_ir.Value, value: onnx_ir.Value) -> None:
     old.replace_all_uses_with(value, replace_graph_outputs=True)
 
 
-def _remove_dead(graph: onnx_ir.Graph, node: onnx_ir.Node) -> tuple[int, int]:
-    """Remove a node nothing reads, and what only it read; return how many nodes and bytes went."""
-    nodes, freed, todo = 0, 0, [node]
+def _remove_dead(graph: onnx_ir.Graph, gone: Sequence[onnx_ir.Node]) -> tuple[int, int]:
+    """Remove nodes nothing reads, and what only they read; return how many nodes and bytes went."""
+    nodes, freed, todo = 0, 0, list(gone)
     while todo:
         dead = todo.pop()
         if dead.graph is not graph or any(value.uses() or value.is_graph_output() for value in dead.outputs):

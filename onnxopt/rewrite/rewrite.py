@@ -27,7 +27,7 @@ from onnxopt.ir.model import Model
 from onnxopt.passes import Pass, option, options
 from onnxopt.rewrite.checked import Check, CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
-from onnxopt.rewrite.rules import FAMILIES, rules_by_name
+from onnxopt.rewrite.rules import FAMILIES, ON_REQUEST, rules_by_name
 from onnxopt.rewrite.simplifiers import FUSERS, is_installed, run_fuser, run_simplifier
 
 
@@ -45,6 +45,7 @@ class Rewrite(Pass):
     )
     only: tuple[str, ...] = option("rules or families to apply; all if none are given", default=())
     skip: tuple[str, ...] = option("rules or families to leave out", default=())
+    also: tuple[str, ...] = option("families to apply that are left out unless they are named", default=())
     growth: int = option("bytes one folded tensor may add to the file", default=65536, ge=0)
     tools: tuple[Literal["onnxslim", "onnxsim"], ...] = option(
         "other simplifiers to try afterwards; a result is taken if it has fewer nodes and computes the same", default=()
@@ -63,7 +64,7 @@ class Rewrite(Pass):
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Refuse names that are no rule and no family."""
         known = {*FAMILIES, *rules_by_name()}
-        for name in (*self.only, *self.skip):
+        for name in (*self.only, *self.skip, *self.also):
             if name not in known:
                 raise PassError(f"there is no rule or family {name!r}", hint=did_you_mean(name, known))
 
@@ -99,11 +100,12 @@ class Rewrite(Pass):
 
     def _chosen(self) -> list[Rule]:
         """Return the rules asked for, in order."""
+        only = set(self.only) or (set(FAMILIES) - ON_REQUEST | set(self.also))
         return [
             rule
             for family, rules in FAMILIES.items()
             for rule in rules
-            if (not self.only or {family, rule.name} & set(self.only)) and not {family, rule.name} & set(self.skip)
+            if {family, rule.name} & only and not {family, rule.name} & set(self.skip)
         ]
 
 

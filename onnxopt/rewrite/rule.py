@@ -29,11 +29,13 @@ class Replacement:
             one that ``nodes`` make. None for an output nothing reads.
         nodes: New nodes, in order.
         weights: New initializers these read.
+        others: Outputs of other nodes that go as well, each with the value that carries the same.
     """
 
     values: tuple[onnx_ir.Value | None, ...]
     nodes: tuple[onnx_ir.Node, ...] = ()
     weights: tuple[onnx_ir.Value, ...] = ()
+    others: tuple[tuple[onnx_ir.Value, onnx_ir.Value], ...] = ()
 
 
 Outcome = Replacement | Miss | None

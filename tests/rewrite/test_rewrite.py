@@ -202,6 +202,16 @@ def test_options_are_checked() -> None:
         make_pass("rewrite", {"rounds": 0})
 
 
+def test_some_families_are_applied_only_where_they_are_named(ctx: Context) -> None:
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((4, size)).astype(np.float32) for name, size in (("v", 2), ("w", 5))}
+    body = "g (float[n, 4] x) => (float[n, 2] y, float[n, 5] z) { y = MatMul (x, v) z = MatMul (x, w) }"
+    model = from_text(HEADER + body, weights)
+    assert Rewrite()(model, ctx) is model
+    for how in (Rewrite(also=("siblings",)), Rewrite(only=("sibling-layers",))):
+        assert how(model, ctx).operators == {"MatMul": 1, "Split": 1}
+
+
 def test_the_runtime_level_uses_the_runtimes_own_operators(ctx: Context, events: list[Event]) -> None:
     model = attention_block()
     portable, runtime = Rewrite()(model, ctx), Rewrite(level="runtime")(model, ctx)
