@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir
 
+from onnxopt.errors import ModelError
 from onnxopt.ir.dtypes import type_name
 
 _MEMO = "onnxopt.sha256"
+_PART = 1 << 20
 
 
 def model_digest(model: onnx_ir.Model) -> str:
@@ -41,11 +44,27 @@ def tensor_digest(tensor: onnx_ir.TensorProtocol) -> str:
     if tensor.dtype == onnx_ir.DataType.STRING:
         for item in tensor.numpy().reshape(-1):
             sha.update(_framed(item if isinstance(item, bytes) else str(item).encode()))
+    elif isinstance(tensor, onnx_ir.ExternalTensor) and tensor.dtype.bitwidth >= 8:
+        for part in _read(tensor):
+            sha.update(part)
     else:
         array = np.ascontiguousarray(tensor.numpy())
         sha.update(array.reshape(-1).view(np.uint8).data)
     tensor.meta[_MEMO] = sha.hexdigest()
     return sha.hexdigest()
+
+
+def _read(tensor: onnx_ir.ExternalTensor) -> Iterator[bytes]:
+    """Yield a tensor's bytes from its file; through the memory map, all of it would count as this process's memory."""
+    left = tensor.nbytes
+    with Path(tensor.path).open("rb") as file:
+        file.seek(tensor.offset or 0)
+        while left:
+            part = file.read(min(left, _PART))
+            if not part:
+                raise ModelError(f"{tensor.path} ends within tensor {tensor.name!r}", hint="the file is cut short")
+            left -= len(part)
+            yield part
 
 
 class _Hasher:
