@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.transposes import TransposeSum, TransposeThrough
+from onnxopt.rewrite.rules.transposes import TransposeIntoReduce, TransposeSum, TransposeThrough
 from tests.rewrite.rules.cases import F32, fires, misses, model, random
 
 X = "(float[n, 3, 4] x) => (float[n, 3, 4] y)"
@@ -72,3 +72,40 @@ def test_a_sum_is_turned_once(operator, after):
 def test_other_sums_stay(body, reason):
     outputs = "float[a, b, c] y" + (", float[d, e, f] z" if " z =" in body else "")
     misses(TransposeSum(), model(f"(float[4, 4, 4] x, float[4, 4, 4] w) => ({outputs})", body), reason)
+
+
+@pytest.mark.parametrize(
+    ("pad", "opset", "after"),
+    [
+        ("Pad <pads = [0, 1, 0, 0, 2, 0]> (t)", 10, ["y = Pad (x)"]),
+        ("Pad (t, by)", 13, ["y = Pad (x, node_1_pads_turned)"]),
+        ("Pad (t, by, one)", 13, ["y = Pad (x, node_1_pads_turned, one)"]),
+    ],
+)
+def test_pads_are_turned(pad, opset, after):
+    weights = {"by": np.array([0, 1, 0, 0, 2, 0]), "one": np.array(1, F32)}
+    used = {name: array for name, array in weights.items() if f", {name}" in pad}
+    before = model("(float[n, 3, 4] x) => (float[n, 3, 7] y)", f"t = {THERE} (x) p = {pad} y = {BACK} (p)", used, opset)
+    fires(TransposeThrough(), before, after)
+
+
+@pytest.mark.parametrize("axes", [[1], [-1], [1, 2], [0, 2]], ids=str)
+@pytest.mark.parametrize("opset", [13, 18])
+def test_a_reduction_reads_the_original(axes, opset):
+    signature = f"(float[2, 3, 4] x) => (float[{', '.join('ab'[: 3 - len(axes)])}] y)"
+    weights = {"k": np.array(axes)} if opset == 18 else {}
+    given = "<keepdims = 0> (t, k)" if weights else f"<keepdims = 0, axes = {axes}> (t)"
+    before = model(signature, f"t = {THERE} (x) y = ReduceMean {given}", weights, opset)
+    fires(TransposeIntoReduce(), before, ["y = ReduceMean (x, node_1_axes)" if weights else "y = ReduceMean (x)"], 1e-6)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"t = {THERE} (x) y = ReduceMean <axes = [1]> (t)",
+        f"t = {THERE} (x) y = ReduceMean <axes = [0], keepdims = 0> (t)",
+    ],
+)
+def test_a_reduction_that_keeps_turned_axes_stays(body):
+    before = model("(float[2, 3, 4] x) => (float y)", body)
+    misses(TransposeIntoReduce(), before, "the axes that are left would stand in another order")
