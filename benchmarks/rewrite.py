@@ -239,7 +239,9 @@ def _exception(made: Mapping[str, Made]) -> str:
     best, ours, growing = _best(made), made[OURS], made[GROWING]
     told = f"{ours.nodes} nodes, the best peer {best}"
     if growing.nodes <= best:
-        told += f"; {growing.nodes} with --growth, which stores what is computed from little: {growing.size / 1e6:.1f} MB"
+        told += (
+            f"; {growing.nodes} with --growth, which stores what is computed from little: {growing.size / 1e6:.1f} MB"
+        )
         told += f" instead of {ours.size / 1e6:.1f} MB"
     return told
 

@@ -7,19 +7,18 @@ producer's name, how a tensor is stored (inline, raw, external), and the order o
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir
 
-from onnxopt.errors import ModelError
 from onnxopt.ir.dtypes import type_name
 
 _MEMO = "onnxopt.sha256"
-_PART = 1 << 20
 
 
 def model_digest(model: onnx_ir.Model) -> str:
@@ -44,27 +43,18 @@ def tensor_digest(tensor: onnx_ir.TensorProtocol) -> str:
     if tensor.dtype == onnx_ir.DataType.STRING:
         for item in tensor.numpy().reshape(-1):
             sha.update(_framed(item if isinstance(item, bytes) else str(item).encode()))
-    elif isinstance(tensor, onnx_ir.ExternalTensor) and tensor.dtype.bitwidth >= 8:
-        for part in _read(tensor):
-            sha.update(part)
     else:
         array = np.ascontiguousarray(tensor.numpy())
         sha.update(array.reshape(-1).view(np.uint8).data)
+        _let_go(tensor)
     tensor.meta[_MEMO] = sha.hexdigest()
     return sha.hexdigest()
 
 
-def _read(tensor: onnx_ir.ExternalTensor) -> Iterator[bytes]:
-    """Yield a tensor's bytes from its file; through the memory map, all of it would count as this process's memory."""
-    left = tensor.nbytes
-    with Path(tensor.path).open("rb") as file:
-        file.seek(tensor.offset or 0)
-        while left:
-            part = file.read(min(left, _PART))
-            if not part:
-                raise ModelError(f"{tensor.path} ends within tensor {tensor.name!r}", hint="the file is cut short")
-            left -= len(part)
-            yield part
+def _let_go(tensor: onnx_ir.TensorProtocol) -> None:
+    """Give the pages of a mapped file back: the map stays, what was read no longer counts as memory of this process."""
+    if isinstance(tensor, onnx_ir.ExternalTensor) and isinstance(tensor.raw, mmap.mmap) and sys.platform == "linux":
+        tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 class _Hasher:

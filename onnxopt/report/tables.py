@@ -196,7 +196,9 @@ def pass_table(name: str) -> RenderableType:
         f"exact: {cls.exact}; keeps the interface: {cls.keeps_signature}; uses: {', '.join(sorted(cls.uses)) or '-'}"
     )
     table = _table(("option", "type", "default", ""), rows)
-    rules = [Text(""), _table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
+    rules: list[RenderableType] = (
+        [Text(""), _table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
+    )
     return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table, *rules)
 
 

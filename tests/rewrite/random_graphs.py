@@ -150,10 +150,16 @@ def _logic(build: Builder) -> None:
     if build.random.random() < 0.5:
         build.add("Not", [c.name], "bool", c.shape)
         return
-    x = build.pick(lambda t: t.is_float and t.shape == c.shape)
+    x = build.pick(lambda t: t.is_float)
     if x:
+        shape = np.broadcast_shapes(c.shape, x.shape) if _fit(c.shape, x.shape) else None
         other = build.weight(np.full((), 2, x.dtype))
-        build.add("Where", [c.name, x.name, other], x.dtype, x.shape)
+        if shape is not None:
+            build.add("Where", [c.name, x.name, other], x.dtype, shape)
+
+
+def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(x == y or 1 in (x, y) for x, y in zip(a[::-1], b[::-1], strict=False))
 
 
 def _arithmetic(build: Builder) -> None:
@@ -284,6 +290,9 @@ def _dense(build: Builder) -> None:
         )
     else:
         build.add("MatMul", [x.name, build.weight(kernel)], x.dtype, (*x.shape[:-1], columns))
+        if build.random.random() < 0.3:
+            row = build.weight(build.random.standard_normal(columns).astype(np.float32))
+            build.add("Add", [build.tensors[-1].name, row], x.dtype, (*x.shape[:-1], columns))
 
 
 def _conv(build: Builder) -> None:
@@ -359,8 +368,9 @@ def _quantized(build: Builder) -> None:
     names = [f"{x.name}_q{len(build.nodes)}_{i}" for i in range(4)]
     build.nodes.append(helper.make_node("QuantizeLinear", [x.name, scale, zero], [names[0]]))
     build.nodes.append(helper.make_node("DequantizeLinear", [names[0], scale, zero], [names[1]]))
-    build.nodes.append(helper.make_node("Transpose" if moves else "Identity", [names[1]], [names[2]]))
-    build.nodes.append(helper.make_node("QuantizeLinear", [names[2], other, zero], [names[3]]))
+    if moves:
+        build.nodes.append(helper.make_node("Transpose", [names[1]], [names[2]]))
+    build.nodes.append(helper.make_node("QuantizeLinear", [names[2 if moves else 1], other, zero], [names[3]]))
     build.add("DequantizeLinear", [names[3], other, zero], x.dtype, x.shape[::-1] if moves else x.shape)
 
 
@@ -370,7 +380,8 @@ PATTERNS = (
     "a = Mul x half; y = Max x a",
     "a = Add x three; c = Clip a zero six; y = Div c six",
     "a = Add x three; c = Clip a zero six; d = Div c six; y = Mul x d",
-    "m = ReduceMean x last; d = Sub x m; p = Mul d d; v = ReduceMean p last; b = Add v small; s = Sqrt b; n = Div d s; y = Mul n row",
+    "m = ReduceMean x last; d = Sub x m; p = Mul d d; v = ReduceMean p last; b = Add v small; s = Sqrt b; n = Div d s;"
+    " y = Mul n row",
     "s = Sqrt small; y = Add x s",
 )
 """Patterns of several nodes that rules recognise, and chance does not make."""

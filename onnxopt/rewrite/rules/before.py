@@ -61,10 +61,19 @@ def _affine(scaling: onnx_ir.Node, slot: int, node: onnx_ir.Node, kernel: Array)
     array = constant(scaling.inputs[1 - slot])
     if axes is None or array is None:
         return Miss("the number of axes of the layer's input is not known", node)
+    if _widens(array, scaling.inputs[slot], count, axes, 1 if node.op_type == "Conv" else -1):
+        return Miss("it may widen what it scales", scaling)
     by_channel = _by_channel(array.astype(np.float64), node, count, axes)
     return (
         Miss("the constant does not go by channel", scaling) if by_channel is None else arithmetic(scaling, by_channel)
     )
+
+
+def _widens(array: Array, source: onnx_ir.Value | None, count: int, axes: int, axis: int) -> bool:
+    """Whether broadcasting against a constant may give a value more axes or channels than it has."""
+    if source is None or source.shape is None or len(source.shape) != axes:
+        return True
+    return array.size > 1 and source.shape[axis] != count
 
 
 def _count(node: onnx_ir.Node, kernel: Array) -> int:

@@ -26,7 +26,9 @@ class SiblingLayers(Rule):
             return None
         kernels = [constant(one.inputs[1]) for one in family]
         biases = [_bias(one) for one in family]
-        unknown = [one for one, kernel, bias in zip(family, kernels, biases, strict=True) if kernel is None or bias is None]
+        unknown = [
+            one for one, kernel, bias in zip(family, kernels, biases, strict=True) if kernel is None or bias is None
+        ]
         if unknown:
             return Miss("its weights are not constant", unknown[0])
         return _merged(family, [k for k in kernels if k is not None], [b for b in biases if b is not None])
@@ -46,7 +48,8 @@ def _kind(node: onnx_ir.Node) -> tuple[object, ...] | None:
     shape = kernel.shape if kernel is not None else None
     if node.domain not in ("", "ai.onnx") or node.op_type not in _OUTPUT_AXIS or shape is None or kernel is None:
         return None
-    if node.attributes.get_int("group", 1) != 1 or node.attributes.get_int("transA", 0):
+    groups, turned = node.attributes.get_int("group", 1), node.attributes.get_int("transA", 0)
+    if groups != 1 or turned:
         return None
     if node.op_type == "MatMul" and len(shape) != 2:
         return None

@@ -45,7 +45,9 @@ _FURTHEST = 32
 
 _WITH_CONSTANT = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
 _BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT, "Pad")
-_REDUCING = frozenset({"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
+_REDUCING = frozenset(
+    {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
+)
 
 
 class TransposeThrough(Rule):
@@ -155,7 +157,9 @@ def _turned(
         nodes.append(onnx_ir.Node("", "Transpose", [value], [onnx_ir.AttrInt64s("perm", list(order))]))
         value = nodes[-1].outputs[0]
     for old in reversed(between):
-        nodes.append(_turned_pad(old, value, then, weights) if old.op_type == "Pad" else _turned_node(old, value, then, weights))
+        nodes.append(
+            _turned_pad(old, value, then, weights) if old.op_type == "Pad" else _turned_node(old, value, then, weights)
+        )
         value = nodes[-1].outputs[0]
         value.type = old.outputs[0].type
     return Replacement((value,), tuple(nodes), tuple(weights))

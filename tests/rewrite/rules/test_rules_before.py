@@ -66,6 +66,14 @@ def test_what_stands_against_it(signature, body, weights, reason):
     misses(ScaleFromBefore(), model(signature, body, used), reason)
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (1, 1)])
+def test_what_may_widen_its_input_stays(shape):
+    before = model(
+        "(float[k] x) => (float[1, 2] y)", "s = Mul (x, k) y = Gemm (s, w)", {"k": random(*shape), "w": random(4, 2)}
+    )
+    misses(ScaleFromBefore(), before, "it may widen what it scales")
+
+
 def test_a_scale_that_is_read_elsewhere_stays():
     body = "s = Mul (x, k) y = Conv (s, w) z = Abs (s)"
     before = model(

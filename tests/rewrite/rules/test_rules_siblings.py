@@ -14,7 +14,7 @@ KERNELS = {"v": random(2, 4, 3, 3), "w": random(5, 4, 3, 3, seed=1)}
 
 def _merges(before, kinds):
     changed = preserves(SiblingLayers(), before, tolerance=1e-5)
-    assert [node.op_type for node in changed.graph.graph] == kinds
+    assert sorted(node.op_type for node in changed.graph.graph) == kinds
 
 
 @pytest.mark.parametrize("biases", [("", ""), (", b", ""), ("", ", c"), (", b", ", c")])
@@ -62,6 +62,8 @@ def test_layers_that_differ_stay(signature, body, weights, reason):
 
 def test_computed_weights_stay():
     before = model(
-        "(float[n, 4] x, float[4, 5] w) => (float[n, 2] y, float[n, 5] z)", "y = Gemm (x, v) z = Gemm (x, w)", {"v": PAIR["v"]}
+        "(float[n, 4] x, float[4, 5] w) => (float[n, 2] y, float[n, 5] z)",
+        "y = Gemm (x, v) z = Gemm (x, w)",
+        {"v": PAIR["v"]},
     )
     misses(SiblingLayers(), before, "its weights are not constant")
