@@ -76,7 +76,11 @@ class TransposeThrough(Rule):
         if not only_reader(value, reader):
             return Miss("the first Transpose is read elsewhere too", first)
         before, then = _order(first), _order(node)
-        return None if before is None or then is None else _turned(first, between, permuted(before, then), then)
+        if before is None or then is None:
+            return None
+        if len(before) != len(then):
+            return Miss("a constant between widens what is turned", between[-1])
+        return _turned(first, between, permuted(before, then), then)
 
 
 class TransposeIntoReduce(Rule):

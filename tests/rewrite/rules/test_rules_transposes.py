@@ -28,6 +28,12 @@ def test_they_cancel(between, after):
     fires(TransposeThrough(), before, after, tolerance=1e-6)
 
 
+def test_a_constant_that_adds_an_axis_stands_between():
+    body = "t = Transpose <perm = [1, 0]> (x) a = Add (t, all) y = Transpose <perm = [0, 2, 1]> (a)"
+    before = model("(float[3, 4] x) => (float[a, b, c] y)", body, {"all": random(2, 4, 3)})
+    misses(TransposeThrough(), before, "a constant between widens what is turned")
+
+
 def test_they_become_one_where_they_do_not_cancel():
     body = "t = Transpose <perm = [1, 2, 0]> (x) a = Add (t, row) y = Transpose <perm = [1, 0, 2]> (a)"
     before = model("(float[2, 3, 4] x) => (float[a, b, c] y)", body, {"row": random(4, 1)})
