@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from onnxopt.ir.weights import constant_tensor
+from onnxopt.ir.weights import constant_tensor, weight_value
 
 Array = np.ndarray[Any, Any]
 
@@ -74,10 +74,7 @@ def channels(array: Array, count: int, axes: int) -> Array | None:
 
 def weight(name: str, array: Array, like: Array | None = None) -> onnx_ir.Value:
     """Return an initializer, in the type of the one it stands for if there is one."""
-    array = np.asarray(array, array.dtype if like is None else like.dtype, order="C")
-    tensor = onnx_ir.tensor(array, name=name)
-    shape = onnx_ir.Shape(array.shape)
-    return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+    return weight_value(name, array if like is None else array.astype(like.dtype))
 
 
 def permuted(first: Sequence[int], then: Sequence[int]) -> tuple[int, ...]:
