@@ -14,6 +14,7 @@ from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.norms import NORMS
 from onnxopt.rewrite.rules.parallel import PARALLEL
 from onnxopt.rewrite.rules.quantized import QUANTIZED
+from onnxopt.rewrite.rules.recurrent import RECURRENT
 from onnxopt.rewrite.rules.shapes import SHAPES
 from onnxopt.rewrite.rules.siblings import SIBLINGS
 from onnxopt.rewrite.rules.transposes import TRANSPOSES
@@ -29,6 +30,7 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "activations": ACTIVATIONS,
     "norms": NORMS,
     "quantized": QUANTIZED,
+    "recurrent": RECURRENT,
     "siblings": SIBLINGS,
 }
 
