@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import constant, weight
+from onnxopt.rewrite.reading import constant, only_reader, producer, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
 from onnxopt.rewrite.sizes import Size, dimensions, held
 
@@ -24,20 +24,56 @@ class ConstantReshape(Rule):
         allowed = node.attributes.get_int("allowzero", 0)
         if wanted is None or constant(node.inputs[1]) is not None or allowed:
             return None
-        shape = [self._entry(one, axis, have or ()) for axis, one in enumerate(wanted)]
-        computed = [axis for axis, one in enumerate(shape) if one is None]
-        if computed and (len(computed) > 1 or not all(one is None or one > 0 for one in shape)):
-            return Miss(f"its dimensions {computed} are computed", node)
-        array = np.array([-1 if one is None else one for one in shape], np.int64)
-        made = weight(f"{node.outputs[0].name}_shape", array)
-        tape = onnx_ir.tape.Tape()
-        return Replacement((tape.op("Reshape", [node.inputs[0], made]),), tuple(tape.nodes), (made,))
+        shape = _constant_shape(wanted, have or ())
+        if isinstance(shape, list):
+            return Miss(f"its dimensions {shape} are computed", node)
+        return _reshaped(node.inputs[0], shape, node)
 
-    def _entry(self, wanted: Size, axis: int, have: tuple[Size, ...]) -> int | None:
-        """Return a dimension as a Reshape's constant says it, None if it must be computed."""
-        if isinstance(wanted, int):
-            return wanted
-        return 0 if axis < len(have) and have[axis] == wanted else None
+
+class ViewChain(Rule):
+    """A Flatten, Squeeze or Unsqueeze of what was only reshaped before becomes one Reshape."""
+
+    name: ClassVar[str] = "view-chain"
+    operators: ClassVar[frozenset[str]] = frozenset({"Flatten", "Squeeze", "Unsqueeze"})
+    since: ClassVar[int] = 5
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if numbers, copied dimensions and at most one other make up the shape of the result."""
+        first = producer(node.inputs[0], "Flatten", "Reshape", "Squeeze", "Unsqueeze")
+        wanted = dimensions(node.outputs[0])
+        if first is None or wanted is None:
+            return None
+        if not only_reader(first.outputs[0], node):
+            return Miss("what is reshaped first is read elsewhere too", first)
+        shape = _constant_shape(wanted, dimensions(first.inputs[0]) or ())
+        if isinstance(shape, list):
+            return Miss(f"its dimensions {shape} are computed", node)
+        return _reshaped(first.inputs[0], shape, node)
+
+
+def _constant_shape(wanted: tuple[Size, ...], have: tuple[Size, ...]) -> tuple[int, ...] | list[int]:
+    """Return a shape as a Reshape's constant says it, or the axes that would have to be computed.
+
+    Besides a computed dimension, only numbers above 0 will do: with a copied one, an empty batch would have no -1.
+    """
+    shape = [_entry(one, axis, have) for axis, one in enumerate(wanted)]
+    computed = [axis for axis, one in enumerate(shape) if one is None]
+    if computed and (len(computed) > 1 or not all(one is None or one > 0 for one in shape)):
+        return computed
+    return tuple(-1 if one is None else one for one in shape)
+
+
+def _entry(wanted: Size, axis: int, have: tuple[Size, ...]) -> int | None:
+    """Return a dimension as a Reshape's constant says it, None if it must be computed."""
+    if isinstance(wanted, int):
+        return wanted
+    return 0 if axis < len(have) and have[axis] == wanted else None
+
+
+def _reshaped(source: onnx_ir.Value | None, shape: tuple[int, ...], node: onnx_ir.Node) -> Replacement:
+    made = weight(f"{node.outputs[0].name}_shape", np.array(shape, np.int64))
+    tape = onnx_ir.tape.Tape()
+    return Replacement((tape.op("Reshape", [source, made]),), tuple(tape.nodes), (made,))
 
 
 class NoOpExpand(Rule):
@@ -55,4 +91,4 @@ class NoOpExpand(Rule):
         return same(node.inputs[0], node) if all(a in (1, b) for a, b in zip(wanted, there, strict=True)) else None
 
 
-SHAPES: tuple[Rule, ...] = (ConstantReshape(), NoOpExpand())
+SHAPES: tuple[Rule, ...] = (ConstantReshape(), ViewChain(), NoOpExpand())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.shapes import ConstantReshape, NoOpExpand
+from onnxopt.rewrite.rules.shapes import ConstantReshape, NoOpExpand, ViewChain
 from tests.rewrite.rules.cases import fires, misses, model
 
 INTS = np.array
@@ -65,3 +65,38 @@ def test_an_expand_to_its_own_shape_goes(shape):
 def test_an_expand_to_another_shape_stays():
     body = "s = Shape (z) e = Expand (x, s) y = Relu (e)"
     misses(NoOpExpand(), model("(float[1, 4] x, float[n, 4] z) => (float[n, 4] y)", body), None)
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "shape"),
+    [
+        ("(float[n, 4] x) => (float[n, 1, 4, 1] y)", "a = Unsqueeze (x, k1) y = Unsqueeze (a, three)", [0, 1, 4, 1]),
+        ("(float[n, 1, 4] x) => (float[n, 4, 1] y)", "a = Squeeze (x, k1) y = Unsqueeze (a, k2)", [0, 4, 1]),
+        ("(float[1, n, 4] x) => (float[n, 4, 1] y)", "a = Squeeze (x, k0) y = Unsqueeze (a, k2)", [-1, 4, 1]),
+        ("(float[n, 2, 3] x) => (float[n, 6] y)", "a = Unsqueeze (x, k1) y = Flatten (a)", [0, 6]),
+    ],
+)
+def test_views_of_views_are_one_reshape(signature, body, shape):
+    used = {name: array for name, array in WEIGHTS.items() if f", {name})" in body}
+    after = fires(ViewChain(), model(signature, body, used), ["y = Reshape (x, y_shape)"])
+    assert _shape(after) == shape
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "reason"),
+    [
+        (
+            "(float[n, 1, m] x) => (float[n, m, 1] y, float[n, m] z)",
+            "a = Squeeze (x, k1) y = Unsqueeze (a, k2) z = Abs (a)",
+            "what is reshaped first is read elsewhere too",
+        ),
+        (
+            "(float[1, n, m] x) => (float[n, m, 1] y)",
+            "a = Squeeze (x, k0) y = Unsqueeze (a, k2)",
+            "its dimensions [0, 1] are computed",
+        ),
+    ],
+)
+def test_views_that_stay(signature, body, reason):
+    used = {name: array for name, array in WEIGHTS.items() if f", {name})" in body}
+    misses(ViewChain(), model(signature, body, used), reason)
