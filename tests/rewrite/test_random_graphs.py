@@ -50,6 +50,7 @@ RARE = {
     "slice-chain",
     "squeeze-unsqueeze",
     "transpose-into-reduce",
+    "where-not",
     "zero-initial-state",
 }
 """What chance hardly makes; ``rms-norm`` needs a newer opset, ``no-op-expand`` shapes that are not known."""
