@@ -56,7 +56,7 @@ class NoOpReshape(Rule):
 
 
 class NoOpTranspose(Rule):
-    """A Transpose that leaves every axis where it is, or moves only axes of one."""
+    """A Transpose that leaves every axis where it is."""
 
     name: ClassVar[str] = "no-op-transpose"
     operators: ClassVar[frozenset[str]] = frozenset({"Transpose"})

@@ -31,17 +31,17 @@ class ConstantReshape(Rule):
 
 
 class ViewChain(Rule):
-    """A Flatten, Squeeze or Unsqueeze of what was only reshaped before becomes one Reshape."""
+    """A Flatten, Squeeze, Unsqueeze, or Transpose of axes of one, of what was only reshaped becomes one Reshape."""
 
     name: ClassVar[str] = "view-chain"
-    operators: ClassVar[frozenset[str]] = frozenset({"Flatten", "Squeeze", "Unsqueeze"})
+    operators: ClassVar[frozenset[str]] = frozenset({"Flatten", "Squeeze", "Transpose", "Unsqueeze"})
     since: ClassVar[int] = 5
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if numbers, copied dimensions and at most one other make up the shape of the result."""
         first = producer(node.inputs[0], "Flatten", "Reshape", "Squeeze", "Unsqueeze")
         wanted = dimensions(node.outputs[0])
-        if first is None or wanted is None:
+        if first is None or wanted is None or (node.op_type == "Transpose" and _turns(node)):
             return None
         if not only_reader(first.outputs[0], node):
             return Miss("what is reshaped first is read elsewhere too", first)
@@ -49,6 +49,15 @@ class ViewChain(Rule):
         if isinstance(shape, list):
             return Miss(f"its dimensions {shape} are computed", node)
         return _reshaped(first.inputs[0], shape, node)
+
+
+def _turns(node: onnx_ir.Node) -> bool:
+    """Whether a Transpose changes the order of axes that are not known to be one long."""
+    have, order = dimensions(node.inputs[0]), node.attributes.get_ints("perm")
+    if have is None or order is None:
+        return True
+    moved = [axis for axis in order if have[axis] != 1]
+    return moved != sorted(moved)
 
 
 def _constant_shape(wanted: tuple[Size, ...], have: tuple[Size, ...]) -> tuple[int, ...] | list[int]:

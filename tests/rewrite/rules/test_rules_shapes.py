@@ -74,6 +74,11 @@ def test_an_expand_to_another_shape_stays():
         ("(float[n, 1, 4] x) => (float[n, 4, 1] y)", "a = Squeeze (x, k1) y = Unsqueeze (a, k2)", [0, 4, 1]),
         ("(float[1, n, 4] x) => (float[n, 4, 1] y)", "a = Squeeze (x, k0) y = Unsqueeze (a, k2)", [-1, 4, 1]),
         ("(float[n, 2, 3] x) => (float[n, 6] y)", "a = Unsqueeze (x, k1) y = Flatten (a)", [0, 6]),
+        (
+            "(float[n, 4, 5] x) => (float[n, 1, 4, 5] y)",
+            "a = Unsqueeze (x, three) y = Transpose <perm = [0, 3, 1, 2]> (a)",
+            [0, 1, 4, 5],
+        ),
     ],
 )
 def test_views_of_views_are_one_reshape(signature, body, shape):
@@ -94,6 +99,11 @@ def test_views_of_views_are_one_reshape(signature, body, shape):
             "(float[1, n, m] x) => (float[n, m, 1] y)",
             "a = Squeeze (x, k0) y = Unsqueeze (a, k2)",
             "its dimensions [0, 1] are computed",
+        ),
+        (
+            "(float[n, 4, 5] x) => (float[n, 1, 5, 4] y)",
+            "a = Unsqueeze (x, three) y = Transpose <perm = [0, 3, 2, 1]> (a)",
+            None,
         ),
     ],
 )
