@@ -45,7 +45,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints/ci.txt | $(VENV)/bin/python
 # torch first and by its exact version: other packages would bring a build with gigabytes of CUDA.
 $(VENV)/test.stamp: pyproject.toml constraints/ci.txt constraints/lowest.txt | $(VENV)/bin/python
 	$(PIP) install $(PINS) torch==2.13.0
-	$(PIP) install $(PINS) -e '.[dev,images,onnxsim,openvino,text,torch,zoo]'
+	$(PIP) install $(PINS) -e '.[dev,images,onnxsim,onnxslim,openvino,text,torch,zoo]'
 	touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

@@ -42,7 +42,34 @@ class PassDone:
     seconds: float
 
 
-Event = Progress | Warned | PassDone
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """An application of a rewrite rule.
+
+    Attributes:
+        rule: Its name.
+        node: Name of the node it fired at.
+        nodes: How many nodes fewer there are.
+        bytes: How many bytes of weights fewer there are.
+    """
+
+    rule: str
+    node: str
+    nodes: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A rule that came close: its name, the node it looked at, the reason and the node to blame."""
+
+    rule: str
+    node: str
+    reason: str
+    blamed: str
+
+
+Event = Progress | Warned | PassDone | Fired | Missed
 
 
 def ignore(event: Event) -> None:

@@ -51,6 +51,11 @@ class Pass(Transform):
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Raise PassError if the pass cannot run on this model, with the reason."""
 
+    @classmethod
+    def rules(cls) -> Mapping[str, str]:
+        """Return the rules it applies, where it tells of each place: what each does, by name."""
+        return {}
+
     @abstractmethod
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model | None:
         """Change ``graph`` and return it or None, or return another model.

@@ -18,7 +18,7 @@ Kind = Literal["passes", "backends", "sources", "metrics"]
 
 BUILTIN: Mapping[Kind, Mapping[str, str]] = {
     "passes": {
-        "simplify": "onnxopt.rewrite.simplify:Simplify",
+        "rewrite": "onnxopt.rewrite.rewrite:Rewrite",
         "fold-constants": "onnxopt.rewrite.fold:FoldConstants",
         "freeze-weights": "onnxopt.rewrite.cleanup:FreezeWeights",
         "lift-constants": "onnxopt.rewrite.cleanup:LiftConstants",

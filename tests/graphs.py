@@ -74,6 +74,36 @@ def cnn(seed: int = 0) -> Model:
     )
 
 
+def attention_block(seed: int = 0) -> Model:
+    """Return ``x [batch, 6, 16] -> 2-head self-attention, added to x -> LayerNormalization -> y [batch, 6, 16]``."""
+    random = np.random.default_rng(seed)
+    heads = [
+        f"{h}0 = MatMul (x, w{h}) {h}1 = Add (b{h}, {h}0) {h}2 = Reshape ({h}1, split)"
+        f" {h} = Transpose <perm = {p}> ({h}2)"
+        for h, p in (("q", "[0, 2, 1, 3]"), ("k", "[0, 2, 3, 1]"), ("v", "[0, 2, 1, 3]"))
+    ]
+    weights = {f"w{h}": random.standard_normal((16, 16)).astype(np.float32) / 4 for h in "qkvo"}
+    weights |= {f"b{h}": random.standard_normal(16).astype(np.float32) for h in "qkvo"}
+    return from_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        block (float[batch, 6, 16] x) => (float[batch, 6, 16] y) {{
+            {" ".join(heads)}
+            s = MatMul (q, k) d = Div (s, root) p = Softmax <axis = -1> (d) c = MatMul (p, v)
+            t = Transpose <perm = [0, 2, 1, 3]> (c) r = Reshape (t, join)
+            o0 = MatMul (r, wo) o = Add (bo, o0) a = Add (o, x)
+            y = LayerNormalization <axis = -1> (a, g, h)
+        }}""",
+        weights
+        | {
+            "split": np.array([0, 0, 2, 8]),
+            "join": np.array([0, 0, 16]),
+            "root": np.array(np.sqrt(8), np.float32),
+            "g": random.uniform(0.5, 1.5, 16).astype(np.float32),
+            "h": random.standard_normal(16).astype(np.float32),
+        },
+    )
+
+
 def saved(model: Model, path: Path) -> Path:
     """Write a model and return its path."""
     return write_model(model, path)[0]

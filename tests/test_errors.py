@@ -47,7 +47,7 @@ def test_crosses_processes_whole(cls: type[OnnxoptError]) -> None:
 @pytest.mark.parametrize(
     ("word", "known", "hint"),
     [
-        ("simplfy", ["simplify", "fold-constants"], "did you mean 'simplify'?"),
+        ("rewrit", ["rewrite", "fold-constants"], "did you mean 'rewrite'?"),
         ("qqqqqq", ["b", "a"], "known: a, b"),
         ("anything", [], "there is none to choose from"),
     ],

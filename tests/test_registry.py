@@ -52,7 +52,7 @@ def test_naming_a_pass_imports_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "what", "hint"),
     [
-        ("passes", "simplfy", "there is no pass 'simplfy'", "did you mean 'simplify'?"),
+        ("passes", "rewrit", "there is no pass 'rewrit'", "did you mean 'rewrite'?"),
         ("backends", "openvin", "there is no backend 'openvin'", "did you mean 'openvino'?"),
         ("sources", "zzz", "there is no source 'zzz'", "known: audio, files, function"),
         ("metrics", "top-1", "there is no metric 'top-1'", "did you mean 'top1'?"),
@@ -69,7 +69,7 @@ def test_unknown_name_suggests_the_closest(kind: Kind, name: str, what: str, hin
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Any:
     def entry_points(*, group: str) -> list[EntryPoint]:
-        return [EntryPoint("zap", "collections:OrderedDict", group), EntryPoint("simplify", "evil:Code", group)]
+        return [EntryPoint("zap", "collections:OrderedDict", group), EntryPoint("rewrite", "evil:Code", group)]
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     registry._entries.cache_clear()
@@ -80,4 +80,4 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_other_packages_add_names_and_replace_none(plugins: None) -> None:
     assert names("passes") == (*BUILTIN["passes"], "zap")
     assert resolve("passes", "zap").__name__ == "OrderedDict"
-    assert resolve("passes", "simplify").__module__ == "onnxopt.rewrite.simplify"
+    assert resolve("passes", "rewrite").__module__ == "onnxopt.rewrite.rewrite"

@@ -33,9 +33,10 @@ def err() -> Console:
     return Console(stderr=True)
 
 
-def show(renderable: RenderableType) -> None:
-    """Print a result."""
-    out().print(renderable)
+def show(*renderables: RenderableType) -> None:
+    """Print results, each below the one before."""
+    for renderable in renderables:
+        out().print(renderable)
 
 
 def show_json(value: Any) -> None:

@@ -6,14 +6,18 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from onnxopt.cli import arguments as arg
 from onnxopt.cli.output import show, show_json
+from onnxopt.errors import UsageError, did_you_mean
 from onnxopt.options import Option, describe
 from onnxopt.registry import resolve
+
+if TYPE_CHECKING:
+    from onnxopt.explain.rules import RulesTold
 
 _FIXED: Mapping[str, tuple[Any, Any]] = {
     "model": (arg.Model, inspect.Parameter.empty),
@@ -29,6 +33,12 @@ _FIXED: Mapping[str, tuple[Any, Any]] = {
 }
 """What every pass command takes besides the pass's own options."""
 
+_RULES: Mapping[str, tuple[Any, Any]] = {
+    "explain": (Annotated[bool, typer.Option("--explain", help="list what fired where, and what nearly did")], False),
+    "rule": (Annotated[str | None, typer.Option(help="explain this rule alone, every place", metavar="RULE")], None),
+}
+"""What the command of a pass that applies rules takes as well."""
+
 
 def pass_command(name: str) -> Any:
     """Return the command of a pass."""
@@ -42,13 +52,14 @@ def pass_command(name: str) -> Any:
 def _function(name: str, cls: type[Any]) -> Callable[..., None]:
     """Return a function whose parameters are the fixed ones and the pass's options."""
     options = describe(cls)
+    fixed = {**_FIXED, **(_RULES if cls.rules() else {})}
 
     def command(ctx: typer.Context, **given: Any) -> None:
         values = {option.name: _value(option, given[option.name]) for option in options}
-        _apply(ctx, name, values, {key: given[key] for key in _FIXED})
+        _apply(ctx, name, values, {key: given[key] for key in fixed})
 
     parameters = [_parameter("ctx", typer.Context, inspect.Parameter.empty)]
-    parameters += [_parameter(key, kind, default) for key, (kind, default) in _FIXED.items()]
+    parameters += [_parameter(key, kind, default) for key, (kind, default) in fixed.items()]
     parameters += [_parameter(option.name, *_annotated(option)) for option in options]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -59,21 +70,30 @@ def _apply(ctx: typer.Context, name: str, values: Mapping[str, Any], given: Mapp
     from onnxopt import api
     from onnxopt.cli.progress import Reporter
     from onnxopt.pipeline.record import plain
-    from onnxopt.report.tables import applied_table
+    from onnxopt.report.tables import applied_table, rules_table
 
-    with Reporter(ctx.obj) as listen:
-        made = api.apply_pass(
-            given["model"],
-            name,
-            values,
-            given["out"],
-            data=given["data"],
-            cache=given["cache"],
-            verify=given["verify"],
-            seed=given["seed"],
-            listen=listen,
-        )
-    show_json(plain(made)) if given["json"] else show(applied_table(given["model"], made))
+    explained = _listener(name, **{key: given.get(key) for key in _RULES})
+    with Reporter(ctx.obj, explained) as listen:
+        how = {key: given[key] for key in ("data", "cache", "verify", "seed")}
+        made = api.apply_pass(given["model"], name, values, given["out"], listen=listen, **how)
+    if given["json"]:
+        show_json({**plain(made), **({} if explained is None else {"rules": plain(explained)})})
+    else:
+        show(applied_table(given["model"], made), *([] if explained is None else [rules_table(explained)]))
+
+
+def _listener(name: str, explain: bool | None, rule: str | None) -> RulesTold | None:
+    """Return what listens to a pass for ``--explain``, None where nobody asked.
+
+    Raises:
+        UsageError: The pass has no such rule.
+    """
+    from onnxopt.explain.rules import RulesTold
+
+    known = resolve("passes", name).rules()
+    if rule is not None and rule not in known:
+        raise UsageError(f"there is no rule {rule!r}", where="--rule", hint=did_you_mean(rule, known))
+    return RulesTold(rule) if rule or explain else None
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -9,15 +9,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from onnxopt.cli.output import Settings, err
 from onnxopt.context import Warned
-from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Event, StepDone
+from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Event, Listener, StepDone
 
 
 class Reporter:
     """A listener that shows progress; a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make a reporter that is as talkative as ``settings`` say."""
+    def __init__(self, settings: Settings, also: Listener | None = None) -> None:
+        """Make a reporter that is as talkative as ``settings`` say; ``also`` is told everything too."""
         self._settings = settings
+        self._also = also
         self._console = err()
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         hidden = settings.quiet or not self._console.is_terminal
@@ -35,6 +36,8 @@ class Reporter:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
+        if self._also is not None:
+            self._also(event)
         match event:
             case CandidateStarted(name, index, total):
                 self._progress.update(self._task, description=name, completed=index - 1, total=total)

@@ -28,6 +28,7 @@ class OnnxRuntime(Backend):
         "treat denormal numbers as zero: faster where activations fade out, and not exactly the same", default=False
     )
     memory_pattern: bool = option("plan memory ahead; only pays where shapes do not change", default=True)
+    prepacking: bool = option("lay weights out anew for its kernels: faster, and each is held twice", default=True)
     spinning: bool = option("let idle threads of one inference spin rather than sleep", default=True)
 
     def unavailable(self) -> str | None:
@@ -62,6 +63,7 @@ class OnnxRuntime(Backend):
         chosen.enable_mem_pattern = self.memory_pattern
         chosen.log_severity_level = _ONLY_ERRORS
         chosen.add_session_config_entry("session.set_denormal_as_zero", str(int(self.denormals_as_zero)))
+        chosen.add_session_config_entry("session.disable_prepacking", str(int(not self.prepacking)))
         chosen.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         return chosen
 

@@ -21,6 +21,9 @@ from onnxopt.ir.model import Model
 from onnxopt.ir.write import write_model
 from onnxopt.targets.target import local_target
 
+_LARGE = 1 << 30
+"""Bytes of a model; above it, weights are held once and not twice, for kernels that take longer."""
+
 _GIVE_DATA = "give real samples with --data, so that its outputs mean something"
 
 
@@ -130,7 +133,8 @@ class Verifier:
 def run_probes(path: str, optimization: Any, feeds: Sequence[Feeds]) -> list[Results | None]:
     """Return the tensors a model file makes of each of some feeds, None where it refuses them; called in the child."""
     results: list[Results | None] = []
-    with OnnxRuntime(graph_optimization=optimization).compile(Path(path), local_target()) as engine:
+    small = sum(file.stat().st_size for file in Path(path).parent.glob(f"{Path(path).name}*")) < _LARGE
+    with OnnxRuntime(graph_optimization=optimization, prepacking=small).compile(Path(path), local_target()) as engine:
         for one in feeds:
             results.append(None)
             with suppress(EngineError):

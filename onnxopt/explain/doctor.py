@@ -12,6 +12,7 @@ _FEATURES = {
     "openvino": ("openvino", "OpenVINO engines", "pip install 'onnxopt[openvino]'"),
     "torch": ("torch", "export from torch", "pip install 'onnxopt[torch]'"),
     "onnxsim": ("onnxsim", "onnxsim as a simplifier to try", "pip install 'onnxopt[onnxsim]'"),
+    "onnxslim": ("onnxslim", "OnnxSlim as a simplifier to try", "pip install 'onnxopt[onnxslim]'"),
     "pillow": ("pillow", "image folders as data", "pip install 'onnxopt[images]'"),
     "tokenizers": ("tokenizers", "texts as data", "pip install 'onnxopt[text]'"),
     "scipy": ("scipy", "sound of other sample rates as data", "pip install scipy"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir
 import onnx_ir.passes.common as onnx_ir_passes
 
+from onnxopt.ir.digest import tensor_digest
 from onnxopt.ir.traverse import all_graphs
 
 
@@ -32,8 +33,16 @@ def remove_identities(graph: onnx_ir.Model) -> None:
 
 
 def merge_equal_weights(graph: onnx_ir.Model) -> None:
-    """Keep one of several equal weights, in place."""
-    onnx_ir_passes.DeduplicateHashedInitializersPass()(graph)
+    """Keep one of several equal weights of a graph, in place; equal by the digest that the model's own is made of."""
+    for one in all_graphs(graph):
+        kept: dict[str, onnx_ir.Value] = {}
+        for name, value in list(one.initializers.items()):
+            if value.const_value is None or value.is_graph_input() or value.is_graph_output():
+                continue
+            first = kept.setdefault(tensor_digest(value.const_value), value)
+            if first is not value:
+                value.replace_all_uses_with(first)
+                del one.initializers[name]
 
 
 def merge_equal_nodes(graph: onnx_ir.Model) -> None:

@@ -7,7 +7,9 @@ producer's name, how a tensor is stored (inline, raw, external), and the order o
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,8 +46,15 @@ def tensor_digest(tensor: onnx_ir.TensorProtocol) -> str:
     else:
         array = np.ascontiguousarray(tensor.numpy())
         sha.update(array.reshape(-1).view(np.uint8).data)
+        _let_go(tensor)
     tensor.meta[_MEMO] = sha.hexdigest()
     return sha.hexdigest()
+
+
+def _let_go(tensor: onnx_ir.TensorProtocol) -> None:
+    """Give the pages of a mapped file back: the map stays, what was read no longer counts as memory of this process."""
+    if isinstance(tensor, onnx_ir.ExternalTensor) and isinstance(tensor.raw, mmap.mmap) and sys.platform == "linux":
+        tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 class _Hasher:

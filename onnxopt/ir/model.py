@@ -104,8 +104,15 @@ def private_copy(graph: onnx_ir.Model) -> onnx_ir.Model:
     clone = graph.clone()
     for one in all_graphs(clone):
         for value in (*one.inputs, *one.initializers.values(), *(value for node in one for value in node.outputs)):
-            value.type = deepcopy(value.type)
+            value.type = _own(value.type)
     return clone
+
+
+def _own(kind: onnx_ir.TypeProtocol | None) -> onnx_ir.TypeProtocol | None:
+    """Return a copy of a type; the usual one without ``deepcopy``, which takes as long as all the rest of a clone."""
+    if type(kind) is onnx_ir.TensorType:
+        return onnx_ir.TensorType(kind.dtype, denotation=kind.denotation)
+    return deepcopy(kind)
 
 
 def _ports(values: Iterable[onnx_ir.Value]) -> tuple[Port, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -109,3 +110,10 @@ def _trace(value: onnx_ir.Value | None, overridable: bool) -> _Stored | None:
         views.append(node)
         value = node.inputs[0]
     return None
+
+
+def weight_value(name: str, array: np.ndarray[Any, Any]) -> onnx_ir.Value:
+    """Return an array as a value that can be registered as an initializer."""
+    tensor = onnx_ir.tensor(np.asarray(array, order="C"), name=name)
+    shape = onnx_ir.Shape(array.shape)
+    return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)

@@ -17,7 +17,7 @@ from onnxopt.targets.target import Target
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 """Passes by name, with options."""
 
-SIMPLIFIED: Steps = (("simplify", {}),)
+REWRITTEN: Steps = (("rewrite", {}),)
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def baseline_backend(search: SearchSpec) -> Backend:
 
 
 def float_candidates(search: SearchSpec, target: Target) -> Iterator[Candidate]:
-    """Yield the input, and the simplified graph, in each runtime; the input in the runtime's defaults first."""
+    """Yield the input, and the rewritten graph, in each runtime; the input in the runtime's defaults first."""
     baseline = baseline_backend(search)
     yield Candidate(BASELINE, (), baseline)
     for backend in () if search.only else backends(search, target):
         if backend != baseline:
             yield _candidate((), FLOAT, backend)
-        yield _candidate(SIMPLIFIED, FLOAT, backend)
+        yield _candidate(REWRITTEN, FLOAT, backend)
 
 
 def numeric_candidates(
@@ -94,12 +94,12 @@ def numeric_candidates(
     Args:
         search: What may be tried.
         target: What the machine has fast kernels for.
-        graphs: The graph each runtime runs faster: the input as it is, or simplified.
+        graphs: The graph each runtime runs faster: the input as it is, or rewritten.
         small: Whether what only makes the file smaller is worth trying.
     """
     for numerics in () if search.only else _numerics(small=small):
         for backend in backends(search, target):
-            yield _candidate(graphs.get(backend, SIMPLIFIED), numerics, backend)
+            yield _candidate(graphs.get(backend, REWRITTEN), numerics, backend)
 
 
 def refined_candidates(candidate: Candidate) -> Iterator[Candidate]:
@@ -133,6 +133,6 @@ def backends(search: SearchSpec, target: Target) -> Iterator[Backend]:
 
 
 def _candidate(graph: Steps, numerics: Numerics, backend: Backend) -> Candidate:
-    word = f"simplified {numerics.word}" if graph else numerics.word
+    word = f"rewritten {numerics.word}" if graph else numerics.word
     passes = tuple(make_pass(name, dict(values)) for name, values in (*graph, *numerics.passes))
     return Candidate(f"{word} in {backend}", passes, backend, graph, numerics)

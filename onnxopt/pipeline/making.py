@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxopt.compile.isolation import Limits
-from onnxopt.context import Context, PassDone, Use, Warned
+from onnxopt.context import Context, Fired, Missed, PassDone, Use, Warned
 from onnxopt.context import Event as PassEvent
 from onnxopt.data.sample import Samples
 from onnxopt.errors import ModelError
@@ -123,6 +123,10 @@ class Maker:
         make = partial(self._run_pass, change, file)
         entry, done = self._steps.run(str(change), parts, make, place=place)
         value = entry.value
+        for fired in value["fired"]:
+            self._steps.listen(Fired(**fired))
+        for missed in value["missed"]:
+            self._steps.listen(Missed(**missed))
         changed = value["digest"] != file.digest
         error = self._verified(change, file, entry) if self._verify and change.exact and changed else None
         step = StepRecord(
@@ -141,11 +145,18 @@ class Maker:
 
     def _run_pass(self, change: Pass, file: ModelFile, folder: Path) -> dict[str, Any]:
         warnings: list[str] = []
+        fired: list[Fired] = []
+        missed: list[Missed] = []
 
         def hear(event: PassEvent) -> None:
-            if isinstance(event, Warned):
-                warnings.append(event.text)
-            if not isinstance(event, PassDone):
+            match event:
+                case Fired():
+                    fired.append(event)
+                case Missed():
+                    missed.append(event)
+                case Warned(text):
+                    warnings.append(text)
+            if not isinstance(event, PassDone | Fired | Missed):
                 self._steps.listen(event)
 
         with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
@@ -157,7 +168,7 @@ class Maker:
         self._remember(model)
         size = sum(written.stat().st_size for written in folder.iterdir())
         told = {"digest": model.digest, "nodes": model.nodes, "size": size, "operators": model.operators}
-        return {**told, "warnings": warnings}
+        return {**told, "warnings": warnings, "fired": plain(fired), "missed": plain(missed)}
 
     def _verified(self, change: Pass, before: ModelFile, entry: Entry) -> float:
         """Return the largest error of an exact pass, on calibration samples and made-up feeds."""

@@ -11,7 +11,7 @@ from onnxopt.evaluate.budget import Budget, judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
     FLOAT,
-    SIMPLIFIED,
+    REWRITTEN,
     Candidate,
     Steps,
     float_candidates,
@@ -29,7 +29,7 @@ from onnxopt.recipe.recipe import BASELINE, CandidateSpec, Limits, SearchSpec
 from onnxopt.targets.target import Target
 
 _SLOWED = 0.97
-"""Share of the input's ratio below which the simplified graph is not built upon."""
+"""Share of the input's ratio below which the rewritten graph is not built upon."""
 
 HOPELESS = 0.85
 """A candidate whose interval ends below this share of the best ratio so far is not looked at further."""
@@ -201,7 +201,7 @@ class Search:
         return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._rank)
 
     def _better_graphs(self) -> dict[Backend, Steps]:
-        """Return for each runtime which graph it runs faster: simplifying is known to cost some their fusions."""
+        """Return for each runtime which graph it runs faster: rewriting is known to cost some their fusions."""
         ratios: dict[tuple[Backend, bool], float] = {}
         for trial in self.trials:
             own = trial.candidate.numerics is not FLOAT and trial.candidate.name != BASELINE
@@ -209,7 +209,7 @@ class Search:
                 ratios[trial.candidate.backend, bool(trial.candidate.passes)] = trial.ratio
         tried = {backend for backend, _ in ratios}
         slowed = {b for b in tried if ratios.get((b, True), 1.0) < _SLOWED * ratios.get((b, False), 1.0)}
-        return {backend: () if backend in slowed else SIMPLIFIED for backend in tried}
+        return {backend: () if backend in slowed else REWRITTEN for backend in tried}
 
     def _too_lossy(self) -> list[Trial]:
         """Return candidates that were scored, lost too much, and are faster than all that did not."""

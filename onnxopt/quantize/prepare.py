@@ -1,11 +1,13 @@
 """Making a graph one that onnxruntime's quantizers do not stumble over.
 
-Each repair answers a known failure of theirs: weights that are not initializers are skipped or crash them, and
-per-channel quantization needs the axis attribute of opset 13.
+Each repair answers a known failure of theirs: weights that are not initializers are skipped or crash them, a Gemm's
+bias that is not one number for each channel crashes them, and per-channel quantization needs the axis attribute of
+opset 13.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir
 
 from onnxopt.errors import PassError
@@ -15,7 +17,7 @@ from onnxopt.ir.model import normalise
 from onnxopt.ir.opset import convert
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_nodes
-from onnxopt.ir.weights import constant_tensor
+from onnxopt.ir.weights import constant_tensor, weight_value
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear have an axis."""
@@ -58,10 +60,26 @@ def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     lift_constants(graph)
     fold(graph, growth=0)
     lift_constants(graph)
+    for node in all_nodes(graph):
+        if node.op_type == "Gemm" and len(node.inputs) > 2:
+            _write_out_bias(node)
     remove_unused(graph)
     infer_shapes(graph)
     normalise(graph)
     return graph
+
+
+def _write_out_bias(node: onnx_ir.Node) -> None:
+    """Give a Gemm its bias as [channels], unless it differs from row to row or is computed."""
+    kernel, bias = (constant_tensor(value) for value in node.inputs[1:3])
+    if kernel is None or bias is None or node.graph is None:
+        return
+    count = kernel.numpy().shape[0 if node.attributes.get_int("transB", 0) else 1]
+    if tuple(bias.shape) == (count,) or bias.size not in (1, count) or bias.shape[-1:] not in ((), (bias.size,)):
+        return
+    value = weight_value(f"{node.name}_bias_by_channel", np.broadcast_to(bias.numpy().reshape(-1), (count,)))
+    node.graph.register_initializer(value)
+    node.replace_input_with(2, value)
 
 
 def matmuls_of_activations(graph: onnx_ir.Model) -> list[str]:

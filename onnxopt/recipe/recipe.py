@@ -267,7 +267,7 @@ class _Reader:
         return self._guarded(lambda where: make_backend(name, rest, where=where, error=RecipeError), place)
 
     def _passes(self, value: Any, place: Place) -> tuple[Pass, ...]:
-        items = self._list(value, place, "write one pass a line:  - simplify")
+        items = self._list(value, place, "write one pass a line:  - rewrite")
         return tuple(self._pass(item, (*place, index)) for index, item in enumerate(items))
 
     def _pass(self, value: Any, place: Place) -> Pass:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,12 @@ from onnxopt.registry import names, resolve
 from onnxopt.report import words
 
 if TYPE_CHECKING:
+    from onnxopt.context import Fired
     from onnxopt.evaluate.drift import Drift
     from onnxopt.evaluate.score import Scores
     from onnxopt.explain.doctor import Diagnosis
     from onnxopt.explain.measured import Compared, Profile
+    from onnxopt.explain.rules import RulesTold
     from onnxopt.explain.summary import Summary
     from onnxopt.export.from_torch import Exported
     from onnxopt.pipeline.cache import Cache
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from onnxopt.profile.latency import Timing
     from onnxopt.targets.target import Target
     from onnxopt_zoo import ZooModel
+
+_PLACES = 5
+"""Places of each rule that are listed, unless one rule is asked for."""
 
 
 def summary_table(found: Summary) -> RenderableType:
@@ -138,6 +144,44 @@ def applied_table(before: Path, made: ModelFile) -> RenderableType:
     return Group(*lines)
 
 
+def rules_table(told: RulesTold) -> RenderableType:
+    """Return ``--explain``: what each rule did, then where, and where it nearly did something and why it did not."""
+    most = None if told.rule else _PLACES
+    sums = [
+        (rule, str(len(fired)), str(sum(one.nodes for one in fired)), words.size(sum(one.bytes for one in fired)))
+        for rule, fired in _by_rule(told.fired).items()
+    ]
+    fired = [(one.rule, one.node, f"{one.nodes} nodes, {one.bytes} bytes fewer") for one in told.fired]
+    missed = [(one.rule, one.node, f"{one.reason} ({one.blamed})") for one in told.missed]
+    return Group(
+        _table(("rule", "fired", "nodes saved", "bytes saved"), sums, right=(1, 2, 3)) if sums else "no rule fired",
+        *_places("fired at", fired, most),
+        *_places("nearly fired at", missed, most),
+    )
+
+
+def _by_rule(fired: Iterable[Fired]) -> Mapping[str, Sequence[Fired]]:
+    by_rule: dict[str, list[Fired]] = {}
+    for one in fired:
+        by_rule.setdefault(one.rule, []).append(one)
+    return by_rule
+
+
+def _places(title: str, rows: Sequence[tuple[str, str, str]], most: int | None) -> list[RenderableType]:
+    """Return a table of places; of each rule at most ``most``, and how many more there are."""
+    seen: Counter[str] = Counter()
+    shown = []
+    for row in rows:
+        seen[row[0]] += 1
+        if most is None or seen[row[0]] <= most:
+            shown.append(row)
+    if not shown:
+        return []
+    more = len(rows) - len(shown)
+    note = [Text(f"and {more} places more; --rule RULE lists all of one", style="dim")] if more else []
+    return [Text(""), _table(("rule", title, ""), shown), *note]
+
+
 def passes_table() -> RenderableType:
     """Return ``onnxopt passes``."""
     rows = [(name, _summary(resolve("passes", name))) for name in names("passes")]
@@ -152,7 +196,10 @@ def pass_table(name: str) -> RenderableType:
         f"exact: {cls.exact}; keeps the interface: {cls.keeps_signature}; uses: {', '.join(sorted(cls.uses)) or '-'}"
     )
     table = _table(("option", "type", "default", ""), rows)
-    return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table)
+    rules: list[RenderableType] = (
+        [Text(""), _table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
+    )
+    return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table, *rules)
 
 
 def pass_record(name: str | None) -> list[dict[str, Any]]:

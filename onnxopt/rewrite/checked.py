@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir
 
-from onnxopt.context import Context, Warned
+from onnxopt.context import Context, Fired, Warned
 from onnxopt.errors import EngineTimeoutError, OnnxoptError, OutputError, UnverifiableError, VerificationError
 from onnxopt.evaluate.probes import probes
 from onnxopt.evaluate.verify import Verifier
 from onnxopt.ir.check import check_structure
 from onnxopt.ir.model import Model, private_copy
+from onnxopt.ir.shapes import infer_shapes
 from onnxopt.passes import checked
+from onnxopt.rewrite.apply import Application, Log, RuleError, apply_rules
+from onnxopt.rewrite.rule import Rule
 
 _NOT_ITS_FAULT = (EngineTimeoutError, OutputError, UnverifiableError)
 """A full disk, a slow machine or a model that shows nothing is no reason to leave a step out, and to remember that."""
+
+_MOST_FAULTS = 3
+"""Wrong applications of a rule before it is left out everywhere: each takes a bisection to find."""
+
+
+Check = Literal["always", "if-possible", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +40,108 @@ class GraphStep:
 class CheckedRewriter:
     """Applies steps, verifies them together, and on a mismatch finds the one to blame and leaves it out."""
 
-    def __init__(self, graph: onnx_ir.Model, ctx: Context) -> None:
-        """Make a rewriter for one model; needs ``data`` and ``scratch`` of the context."""
+    def __init__(self, graph: onnx_ir.Model, ctx: Context, check: Check = "always") -> None:
+        """Make a rewriter for one model; needs ``data`` and ``scratch`` of the context.
+
+        Args:
+            graph: The model.
+            ctx: Surroundings of the pass.
+            check: Whether answers are compared; ``if-possible`` goes on, and tells so, where they show nothing.
+        """
         self._ctx = ctx
+        self._check = check
         samples = ctx.data if ctx.has_data else None
         self._verifier = Verifier(probes(Model(graph), samples), ctx.scratch)
         self._banned: set[str] = set()
+        self._left_out: frozenset[Application] = frozenset()
+        self._distrusted: frozenset[str] = frozenset()
+        self.log = Log()
 
     def close(self) -> None:
         """End the process models are verified in."""
         self._verifier.close()
 
-    def apply(self, model: Model, steps: Sequence[GraphStep]) -> Model:
-        """Return the model after all steps that keep what it computes; the others are told and skipped."""
+    def apply(self, model: Model, steps: Sequence[GraphStep], rules: Sequence[Rule] = ()) -> Model:
+        """Return the model after all steps, and then rules until none fires, as far as they keep what it computes.
+
+        All are verified together. Where that fails, steps are verified one by one and the others told and skipped;
+        an application of a rule that breaks the model is found, told and left out. What rules fired and what nearly
+        did is added to ``log``.
+        """
         wanted = [step for step in steps if step.name not in self._banned]
+        log = Log()
         try:
-            after = model
-            for step in wanted:
-                after = _changed(after, step)
-            return self._verified(model, after, "simplifying")
+            after = self._verified(model, _changed(model, "rewriting", *wanted, self._step(rules, log)), "rewriting")
         except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:
-            return self._one_by_one(model, wanted)
+            return self._with_rules(self._one_by_one(model, wanted), rules)
+        self.log.add(log)
+        return after
+
+    def _with_rules(self, model: Model, rules: Sequence[Rule]) -> Model:
+        while True:
+            log = Log()
+            try:
+                after = self._verified(model, _changed(model, "rewriting", self._step(rules, log)), "rewriting")
+            except _NOT_ITS_FAULT:
+                raise
+            except RuleError as error:
+                self._distrust(error.rule, error.what)
+            except OnnxoptError as error:
+                if not log.fired:
+                    raise
+                self._leave_out(self._guilty(model, rules, len(log.fired)), error)
+            else:
+                self.log.add(log)
+                return after
+
+    def _guilty(self, model: Model, rules: Sequence[Rule], count: int) -> Fired:
+        """Return the first application after which the model is broken, by bisection."""
+        good, bad = 0, count
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            try:
+                after = _changed(model, "rewriting", self._step(rules, Log(), middle))
+                self._verified(model, after, "rewriting")
+                good = middle
+            except _NOT_ITS_FAULT:
+                raise
+            except OnnxoptError:
+                bad = middle
+        log = Log()
+        self._step(rules, log, bad).apply(private_copy(model.graph))
+        return log.fired[-1]
+
+    def _leave_out(self, guilty: Fired, error: OnnxoptError) -> None:
+        application = (guilty.rule, guilty.node)
+        if application in self._left_out:
+            raise error
+        self._left_out |= {application}
+        place = f" ({error.where})" if error.where else ""
+        self._ctx.emit(Warned(f"left out rule {guilty.rule!r} at node {guilty.node!r}: {error.what}{place}"))
+        if sum(rule == guilty.rule for rule, _ in self._left_out) == _MOST_FAULTS:
+            self._distrust(guilty.rule, f"it was wrong {_MOST_FAULTS} times")
+
+    def _distrust(self, rule: str, why: str) -> None:
+        self._distrusted |= {rule}
+        self._ctx.emit(Warned(f"left out rule {rule!r} everywhere: {why}"))
+
+    def _step(self, rules: Sequence[Rule], log: Log, most: int | None = None) -> GraphStep:
+        """Return the application of rules, at most so often, as a step; what happens goes to ``log``."""
+
+        def apply(graph: onnx_ir.Model) -> None:
+            trusted = [rule for rule in rules if rule.name not in self._distrusted]
+            if trusted:
+                infer_shapes(graph)
+                log.add(apply_rules(graph, trusted, most=most, left_out=self._left_out))
+
+        return GraphStep("rewriting", apply)
 
     def _one_by_one(self, model: Model, steps: Sequence[GraphStep]) -> Model:
         for step in steps:
             try:
-                model = self._verified(model, _changed(model, step), step.name)
+                model = self._verified(model, _changed(model, step.name, step), step.name)
             except _NOT_ITS_FAULT:
                 raise
             except OnnxoptError as error:
@@ -67,23 +151,31 @@ class CheckedRewriter:
         return model
 
     def _verified(self, before: Model, after: Model, what: str) -> Model:
-        if after.digest != before.digest:
+        if after.digest == before.digest or self._check == "never":
+            return after
+        try:
             self._verifier.verify(before, after, what)
+        except UnverifiableError as error:
+            if self._check == "always":
+                raise
+            self._check = "never"
+            self._ctx.emit(Warned(f"not verified, only checked to be a valid model: {error.what}"))
         return after
 
 
-def _changed(model: Model, step: GraphStep) -> Model:
-    """Return the model after a step.
+def _changed(model: Model, what: str, *steps: GraphStep) -> Model:
+    """Return the model after steps.
 
     Raises:
-        OnnxoptError: The step failed, or left an invalid model or another interface.
+        OnnxoptError: One of them failed, or they left an invalid model or another interface.
     """
-    clone = private_copy(model.graph)
-    try:
-        clone = step.apply(clone) or clone
-    except OnnxoptError:
-        raise
-    except Exception as error:
-        raise VerificationError(f"{step.name} failed: {type(error).__name__}: {error}") from error
-    check_structure(clone, step.name)
-    return checked(model, clone, step.name)
+    graph = private_copy(model.graph)
+    for step in steps:
+        try:
+            graph = step.apply(graph) or graph
+        except OnnxoptError:
+            raise
+        except Exception as error:
+            raise VerificationError(f"{step.name} failed: {type(error).__name__}: {error}") from error
+    check_structure(graph, what)
+    return checked(model, graph, what)

@@ -120,10 +120,10 @@ def test_bad_models(folder, make, code, what, hint):
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["inspect", "profile", "simplify"])
+@pytest.mark.parametrize("command", ["inspect", "profile", "rewrite"])
 def test_bad_models_elsewhere(folder, command):
     truncated(folder)
-    out = ["--out", "x.onnx"] if command == "simplify" else []
+    out = ["--out", "x.onnx"] if command == "rewrite" else []
     check(onnxopt(folder, command, "bad.onnx", *out), 1, "is no ONNX model")
     assert not (folder / "x.onnx").exists()
 
@@ -141,7 +141,7 @@ def test_bad_models_elsewhere(folder, command):
         (["optimize", "mlp.onnx", "--runtime", "ortt"], "--runtime cannot be 'ortt'", "did you mean 'ort'?"),
         (["optimize", "mlp.onnx", "--effort", "much"], "there is no effort 'much'", "known"),
         (["run", "nope.yaml"], "cannot read the recipe", None),
-        (["simplfy", "mlp.onnx"], "there is no command 'simplfy'", "did you mean 'simplify'?"),
+        (["rewrit", "mlp.onnx"], "there is no command 'rewrit'", "did you mean 'rewrite'?"),
         (["quantize-static", "mlp.onnx", "--out", "x", "--scope", "some"], 'scope is "some"', "compute: Conv"),
         (["fold-constants", "mlp.onnx", "--out", "x", "--growth", "-1"], "growth is -1", "bytes one folded tensor"),
         (["fix-shapes", "mlp.onnx", "--out", "x", "--dims", "batch"], "is not NAME=VALUE", None),
@@ -279,12 +279,12 @@ def _content(folder):
     [
         (["optimize", "mlp.onnx", "--out", "."], "is the folder of the input, which would be overwritten"),
         (["run", "same.yaml", "--out", "."], "is the folder of the input, which would be overwritten"),
-        (["simplify", "mlp.onnx", "--out", "mlp.onnx"], "mlp.onnx belongs to the input and would be overwritten"),
-        (["simplify", "mlp.onnx", "--out", "new/"], "new is no name for an ONNX model"),
+        (["rewrite", "mlp.onnx", "--out", "mlp.onnx"], "mlp.onnx belongs to the input and would be overwritten"),
+        (["rewrite", "mlp.onnx", "--out", "new/"], "new is no name for an ONNX model"),
     ],
 )
 def test_the_input_is_never_overwritten(folder, words, told):
-    (folder / "same.yaml").write_text("model: mlp.onnx\npasses: [simplify]\n")
+    (folder / "same.yaml").write_text("model: mlp.onnx\npasses: [rewrite]\n")
     before = _content(folder)
     check(onnxopt(folder, *words), 2, told, "hint:")
     assert _content(folder) == before
@@ -360,10 +360,10 @@ def test_the_cache_keeps_what_is_not_its_own(folder):
 
 RECIPES = [
     ("model: {{ m }}\n", "a key is no text"),
-    ("model: mlp.onnx\npasses: [simplify]\nlock: 5\n", "lock is 5"),
-    ("model: mlp.onnx\noptimize: {candidates: [{passes: [simplify]}, {passes: [simplify]}]}\n", "there is a candidate"),
+    ("model: mlp.onnx\npasses: [rewrite]\nlock: 5\n", "lock is 5"),
+    ("model: mlp.onnx\noptimize: {candidates: [{passes: [rewrite]}, {passes: [rewrite]}]}\n", "there is a candidate"),
     ("model: mlp.onnx\noptimize: {candidates: [{name: input, passes: []}]}\n", "there is a candidate 'input' already"),
-    ("model: mlp.onnx\nbudget: {max_latency: 5}\npasses: [simplify]\n", "'5' is not a time such as 5ms"),
+    ("model: mlp.onnx\nbudget: {max_latency: 5}\npasses: [rewrite]\n", "'5' is not a time such as 5ms"),
 ]
 
 

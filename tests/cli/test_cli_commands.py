@@ -148,7 +148,7 @@ def test_interrupted_it_says_so_and_goes_on(folder):
     process = subprocess.Popen(
         command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=listen_to_ctrl_c
     )
-    while "verify simplify" not in process.stderr.readline():
+    while "verify rewrite" not in process.stderr.readline():
         time.sleep(0.01)
     process.send_signal(2)
     _, told = process.communicate(timeout=60)
@@ -178,7 +178,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_help_shows_examples(folder):
-    for words in (("optimize",), ("run",), ("export",), ("data",), ("compare",), ("simplify",)):
+    for words in (("optimize",), ("run",), ("export",), ("data",), ("compare",), ("rewrite",)):
         assert "Example" in run(folder, *words, "--help")
 
 

@@ -42,10 +42,14 @@ def test_a_backend_prints_what_is_not_default() -> None:
     assert str(make_backend("ort", {"graph_optimization": "basic"})) == "ort(graph_optimization=basic)"
 
 
-@pytest.mark.parametrize("level", ["all", "extended", "basic", "disabled"])
-def test_the_optimization_level_does_not_change_the_answer(level: str, mlp_file: Path) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [*({"graph_optimization": level} for level in ("all", "extended", "basic", "disabled")), {"prepacking": False}],
+    ids=str,
+)
+def test_settings_do_not_change_the_answer(how: dict[str, Any], mlp_file: Path) -> None:
     feeds = samples(mlp(), 1)[0].feeds
-    backend, reference = make_backend("ort", {"graph_optimization": level}), make_backend("reference")
+    backend, reference = make_backend("ort", how), make_backend("reference")
     with backend.compile(mlp_file, local_target()) as one, reference.compile(mlp_file, local_target()) as judge:
         np.testing.assert_allclose(one.run(feeds)["y"], judge.run(feeds)["y"], rtol=1e-5)
 

@@ -168,7 +168,7 @@ def test_a_bound_that_is_missed_is_told(folder, limits, told):
 
 
 def test_the_same_choice_after_starting_again(folder):
-    candidates = (fake("a", latency=FAST), fake("b", "simplify", latency=FAST / 2))
+    candidates = (fake("a", latency=FAST), fake("b", "rewrite", latency=FAST / 2))
     first = search(folder, *candidates)
     again = search(folder, *candidates)
     assert again.record.best == replace(
@@ -289,7 +289,7 @@ def test_a_full_disk_is_no_failure_of_a_candidate(folder, monkeypatch):
 
     monkeypatch.setattr(Maker, "apply", full)
     with pytest.raises(OutputError, match="no space left"):
-        search(folder, fake("works", "simplify", latency=FAST))
+        search(folder, fake("works", "rewrite", latency=FAST))
 
 
 def test_a_runtime_that_is_not_there_is_told(folder, monkeypatch):

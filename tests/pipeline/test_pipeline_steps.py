@@ -42,7 +42,7 @@ def recipe_for(folder: Path, *passes: Pass, **changes) -> Recipe:
     made = Recipe(
         model=folder / "cnn.onnx",
         data=DataSpec(path=str(folder / "data")),
-        passes=passes or (make_pass("simplify", {"tools": []}), make_pass("quantize-static")),
+        passes=passes or (make_pass("rewrite"), make_pass("quantize-static")),
         source="test",
     )
     return replace(made, **changes)
@@ -76,16 +76,16 @@ def test_a_changed_model_reruns_everything(folder):
     run(folder, recipe_for(folder))
     saved(cnn(seed=1), folder / "cnn.onnx")
     told, _ = run(folder, recipe_for(folder))
-    assert told["simplify(tools=[])"] == "changed: input"
+    assert told["rewrite"] == "changed: input"
     assert "cached" not in told.values()
 
 
 def test_a_changed_option_reruns_its_pass_and_what_follows(folder):
     run(folder, recipe_for(folder))
-    passes = (make_pass("simplify", {"tools": []}), make_pass("quantize-static", {"per_channel": False}))
+    passes = (make_pass("rewrite"), make_pass("quantize-static", {"per_channel": False}))
     told, _ = run(folder, recipe_for(folder, *passes))
-    assert told["simplify(tools=[])"] == "cached"
-    assert told["verify simplify"] == "cached"
+    assert told["rewrite"] == "cached"
+    assert told["verify rewrite"] == "cached"
     assert told["quantize-static(per_channel=False)"] == "changed: options"
     assert told["outputs of the input"] == "cached"
 
@@ -103,7 +103,7 @@ def test_changed_calibration_data_reruns_what_used_it(folder):
     change_one_byte(folder / "data" / "calibration" / "00000.npz")
     told, _ = run(folder, recipe_for(folder))
     assert told["quantize-static"] == "changed: data"
-    assert told["verify simplify"] == "changed: calibration"
+    assert told["verify rewrite"] == "changed: calibration"
     assert told["outputs of the input"] == "cached"
 
 
@@ -137,7 +137,7 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same(folder, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     told, result = run(folder / "killed", recipe_for(folder))
-    assert told["simplify(tools=[])"] == "cached"
+    assert told["rewrite"] == "cached"
     assert told["quantize-static"] != "cached"
     assert result.chosen.file.digest == whole.chosen.file.digest
 
@@ -159,7 +159,7 @@ def hear(event):
         print("simplified", flush=True)
         time.sleep(60)
 
-passes = (make_pass("simplify", {{"tools": []}}), make_pass("quantize-static"))
+passes = (make_pass("rewrite"), make_pass("quantize-static"))
 recipe = Recipe(model=folder / "cnn.onnx", data=DataSpec(path=str(folder / "data")), passes=passes, source="test")
 run_recipe(recipe, Cache(folder / "killed" / "cache"), hear)
 """
@@ -184,7 +184,7 @@ def test_an_exact_pass_that_changes_the_answer_stops_the_run(folder):
     with pytest.raises(VerificationError, match="pass 'break-weight' changed the answer: output 'scores'") as caught:
         run(folder, recipe_for(folder, _Breaks()))
     assert "Conv" in caught.value.where
-    _, result = run(folder, recipe_for(folder, make_pass("simplify", {"tools": []})))
+    _, result = run(folder, recipe_for(folder, make_pass("rewrite")))
     assert result.record.best.steps[0].verification < 1e-4
 
 

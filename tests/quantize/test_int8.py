@@ -134,6 +134,20 @@ def test_samples_may_differ_in_shape(quantize: Quantize, method: str) -> None:
     assert _sqnr(model, quantize("quantize-static", model, data, method=method), data) > 15
 
 
+@pytest.mark.parametrize("shape", [(1, 16), (1,), (1, 1), ()], ids=str)
+def test_a_bias_that_is_no_vector_is_written_out(quantize: Quantize, shape: tuple[int, ...]) -> None:
+    model = from_text(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 16] y) {
+            h = Gemm (x, w, b) y = Relu (h)
+        }""",
+        {"w": _random(8, 16), "b": _random(*shape, seed=1)},
+    )
+    data = samples(model, 8)
+    after = quantize("quantize-static", model, data)
+    assert QDQ & set(after.operators)
+    assert _sqnr(model, after, data) > 25
+
+
 @pytest.mark.parametrize("masked", [-np.inf, float(np.finfo(F32).min)], ids=["-inf", "float32-min"])
 def test_attention_with_a_mask_stays_close(quantize: Quantize, masked: float) -> None:
     model, data = _attention(), _masked_samples(masked)

@@ -17,7 +17,7 @@ target: {threads: 2}
 runtime: {name: openvino, precision: bfloat16}
 seed: 7
 passes:
-  - simplify
+  - rewrite
   - quantize-static: {scope: all, skip: [conv1]}
 """
 
@@ -42,12 +42,12 @@ def test_reads_every_section(written):
     assert (recipe.limits.latency, recipe.limits.size) == (0.005, 10_000_000)
     assert recipe.target.threads == 2
     assert str(recipe.backend) == "openvino(precision=bfloat16)"
-    assert [str(change) for change in recipe.passes] == ["simplify", "quantize-static(scope=all, skip=['conv1'])"]
+    assert [str(change) for change in recipe.passes] == ["rewrite", "quantize-static(scope=all, skip=['conv1'])"]
     assert recipe.seed == 7
 
 
 def test_a_short_recipe_has_defaults(written):
-    recipe = read_recipe(written("model: m.onnx\npasses: [simplify]\n"))
+    recipe = read_recipe(written("model: m.onnx\npasses: [rewrite]\n"))
     assert recipe.budget.max_drop == 0.01
     assert str(recipe.backend) == "ort"
     assert recipe.data.path is None
@@ -72,7 +72,7 @@ optimize:
   objective: size
   only: true
   candidates:
-    - {name: mine, passes: [simplify], runtime: {name: fake, latency: 0.5}}
+    - {name: mine, passes: [rewrite], runtime: {name: fake, latency: 0.5}}
     - {passes: [cast-float16]}
 """
     recipe = read_recipe(written(text))
@@ -85,13 +85,13 @@ optimize:
 @pytest.mark.parametrize(
     ("text", "line", "what", "hint"),
     [
-        ("model: m\npasses: [simplfy]\n", "2  passes[0]", "there is no pass 'simplfy'", "did you mean 'simplify'?"),
+        ("model: m\npasses: [rewrit]\n", "2  passes[0]", "there is no pass 'rewrit'", "did you mean 'rewrite'?"),
         ("model: m\npass: []\n", "2  pass", "there is no key 'pass'", "did you mean 'passes'?"),
-        ("model: m\npasses:\n  - simplify\n  - quantize-static: {scop: all}\n", "4", "no option 'scop'", "'scope'"),
+        ("model: m\npasses:\n  - rewrite\n  - quantize-static: {scop: all}\n", "4", "no option 'scop'", "'scope'"),
         ("model: m\npasses:\n  - quantize-static: {samples: '8'}\n", "3", 'samples is "8"', "at most so many"),
         ("model: m\npasses:\n  - quantize-static: {samples: 0}\n", "3", "greater than or equal to 1", ""),
-        ("model: m\npasses:\n  - {simplify: {}, fold-constants: {}}\n", "3", "one pass a line is wanted", "- NAME"),
-        ("model: m\npasses: simplify\n", "2", "passes is no list", "one pass a line"),
+        ("model: m\npasses:\n  - {rewrite: {}, fold-constants: {}}\n", "3", "one pass a line is wanted", "- NAME"),
+        ("model: m\npasses: rewrite\n", "2", "passes is no list", "one pass a line"),
         ("model: m\n", "1", "give either passes or optimize", "what to do"),
         ("model: m\npasses: []\noptimize: {}\n", "1", "give either passes or optimize", ""),
         ("passes: []\n", "1", "the recipe names no model", "model: PATH"),
@@ -110,7 +110,7 @@ optimize:
         ("model: m\noptimize:\n  candidates:\n    - {passes: [nope]}\n", "4", "there is no pass 'nope'", ""),
         ("model: m\nmodel: n\npasses: []\n", "2", "the key 'model' stands twice", ""),
         ("model: [\n", "2", "the recipe is no YAML", ""),
-        ("- simplify\n", "1", "keys and values are wanted", "key: value"),
+        ("- rewrite\n", "1", "keys and values are wanted", "key: value"),
         ("", "1", "keys and values are wanted", ""),
         ("model: !!python/object/apply:os.system ['true']\npasses: []\n", "1", "the recipe is no YAML", ""),
     ],

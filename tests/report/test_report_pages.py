@@ -28,7 +28,7 @@ def candidate(name, status, latency, *, drop=0.0, sqnr=60.0, reason="as it shoul
         reason,
         "ort",
         {"graph_optimization": "all"},
-        steps=(StepRecord("simplify", {"growth": 65536}, "d" * 64, False, "never run before", 1.5, 40, 1e-6),),
+        steps=(StepRecord("rewrite", {"growth": 65536}, "d" * 64, False, "never run before", 1.5, 40, 1e-6),),
         digest="d" * 64,
         nodes=40,
         size_bytes=1_200_000,

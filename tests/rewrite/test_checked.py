@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir
@@ -18,6 +19,8 @@ from onnxopt.errors import PassError, UnverifiableError
 from onnxopt.ir.cleanup import lift_constants, remove_identities
 from onnxopt.ir.model import Model
 from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
+from onnxopt.rewrite.rule import Outcome, Replacement, Rule
+from onnxopt.rewrite.rules.affine import ScaleIntoLayer
 from tests.graphs import from_text, node_lines
 
 BEFORE = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x, float[n, 4] unread) => (float[n, 4] y) {
@@ -146,7 +149,7 @@ def test_what_cannot_be_verified_is_refused_not_guessed(tmp_path: Path) -> None:
     model = from_text(BEFORE.replace("{3}", "{0}"))
     with (
         closing(CheckedRewriter(model.graph, Context.of(scratch=tmp_path))) as rewriter,
-        pytest.raises(UnverifiableError, match="simplifying cannot be verified"),
+        pytest.raises(UnverifiableError, match="rewriting cannot be verified"),
     ):
         rewriter.apply(model, [LIFT])
 
@@ -167,3 +170,86 @@ def test_feeds_of_another_size_are_among_the_probes(run: Run) -> None:
 
     assert node_lines(run.apply(LIFT, GraphStep("fixes", fixes), SHORTEN)) == AFTER
     assert "fixes broke the model: it no longer runs on synthetic[0], twice along 'n'" in run.warnings[0]
+
+
+class _WrongSign(Rule):
+    """Turns the sign of what it folds into a weight at some nodes, and is right at all others."""
+
+    name: ClassVar[str] = "wrong-sign"
+    operators: ClassVar[frozenset[str]] = frozenset({"Mul"})
+
+    def __init__(self, at: Sequence[str]) -> None:
+        self._at = at
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        outcome = ScaleIntoLayer().match(node)
+        if isinstance(outcome, Replacement) and node.name in self._at:
+            value = outcome.weights[0]
+            value.const_value = onnx_ir.tensor(-value.const_value.numpy(), name=value.name)
+        return outcome
+
+
+@pytest.fixture
+def chain() -> Model:
+    body = " ".join(f"m{i} = MatMul (a{i}, w) s{i} = Mul (m{i}, k) a{i + 1} = LeakyRelu (s{i})" for i in range(6))
+    text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] a0) => (float[n, 4] a6) {{ {body} }}'
+    return from_text(
+        text,
+        {
+            "w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),
+            "k": np.full(1, 0.5, np.float32),
+        },
+    )
+
+
+def _muls(model: Model) -> list[str]:
+    return [node.name or "" for node in model.graph.graph if node.op_type == "Mul"]
+
+
+def _with_wrong_rule(model: Model, folder: Path, *at: str) -> tuple[Model, list[str], list[str]]:
+    """Return the model after a rule that is wrong at some nodes, where it fired, and the warnings."""
+    events: list[Event] = []
+    with closing(CheckedRewriter(model.graph, Context.of(scratch=folder, emit=events.append))) as rewriter:
+        after = rewriter.apply(model, [], [_WrongSign(at)])
+        fired = [fired.node for fired in rewriter.log.fired]
+    return after, fired, [event.text for event in events if isinstance(event, Warned)]
+
+
+def test_a_wrong_rule_is_found_named_and_undone_and_the_rest_survives(tmp_path: Path, chain: Model) -> None:
+    names = _muls(chain)
+    after, fired, (warned,) = _with_wrong_rule(chain, tmp_path, names[3])
+    assert _muls(after) == [names[3]]
+    assert fired == [*names[:3], *names[4:]]
+    assert warned.startswith(
+        f"left out rule 'wrong-sign' at node '{names[3]}': rewriting changed the answer: output 'a6'"
+    )
+
+
+def test_a_rule_that_is_often_wrong_is_left_out_everywhere(tmp_path: Path, chain: Model) -> None:
+    names = _muls(chain)
+    after, fired, warned = _with_wrong_rule(chain, tmp_path, *names[1:])
+    assert (_muls(after), fired) == (names, [])
+    assert [text.split(":")[0] for text in warned] == [
+        *(f"left out rule 'wrong-sign' at node '{name}'" for name in names[1:4]),
+        "left out rule 'wrong-sign' everywhere",
+    ]
+
+
+class _Fails(Rule):
+    """Fails at a node."""
+
+    name: ClassVar[str] = "fails"
+    operators: ClassVar[frozenset[str]] = frozenset({"LeakyRelu"})
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        raise ZeroDivisionError("oh no")
+
+
+def test_a_rule_that_fails_is_left_out_and_the_rest_survives(tmp_path: Path, chain: Model) -> None:
+    events: list[Event] = []
+    with closing(CheckedRewriter(chain.graph, Context.of(scratch=tmp_path, emit=events.append))) as rewriter:
+        after = rewriter.apply(chain, [], [_Fails(), ScaleIntoLayer()])
+    assert _muls(after) == []
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warned.startswith("left out rule 'fails' everywhere: rule 'fails' failed at node ")
+    assert warned.endswith("ZeroDivisionError: oh no")

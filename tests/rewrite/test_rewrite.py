@@ -1,4 +1,4 @@
-"""The pass ``simplify`` as a whole: smaller graphs, equal answers, the same interface."""
+"""The pass ``rewrite`` as a whole: smaller graphs, equal answers, the same interface."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnxopt.errors import EngineCrashError, UnverifiableError, UsageError
 from onnxopt.ir.model import Model
 from onnxopt.passes import make_pass
 from onnxopt.rewrite import simplifiers
+from onnxopt.rewrite.rewrite import Rewrite
 from onnxopt.rewrite.simplifiers import run_simplifier
-from onnxopt.rewrite.simplify import Simplify
-from tests.graphs import answers, cnn, from_text, node_lines, samples
+from tests.graphs import answers, attention_block, cnn, from_text, node_lines, samples
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]> '
 SHAPES = (
@@ -86,25 +86,25 @@ def _same(before: Model, after: Model, feeds: dict[str, np.ndarray]) -> None:
 
 def test_batch_norm_is_fused_and_nothing_left_to_do(ctx: Context, events: list[Event]) -> None:
     model = cnn()
-    after = Simplify()(model, ctx)
+    after = Rewrite()(model, ctx)
     assert after.operators["Conv"] == 2
     assert "BatchNormalization" not in after.operators
     assert after.signature == model.signature
     for batch in (1, 3):
         _same(model, after, dict(samples(model, 1, batch=batch)[0].feeds))
     assert _warnings(events) == []
-    assert Simplify()(after, ctx) is after
+    assert Rewrite()(after, ctx) is after
 
 
 def test_shape_arithmetic_is_folded_and_the_interface_kept(ctx: Context) -> None:
     model = from_text(SHAPES)
-    after = Simplify()(model, ctx)
+    after = Rewrite()(model, ctx)
     assert sorted(after.operators) == ["Relu", "Reshape"]
     assert after.signature == model.signature
     for batch in (1, 5):
         x = np.random.default_rng(batch).standard_normal((batch, 4, 6)).astype(np.float32)
         _same(model, after, {"x": x, "unread": np.zeros(2, np.float32)})
-    assert Simplify()(after, ctx) is after
+    assert Rewrite()(after, ctx) is after
 
 
 @pytest.mark.parametrize("tools", [(), ("onnxslim",), ("onnxsim",)], ids=["alone", "onnxslim", "onnxsim"])
@@ -112,7 +112,7 @@ def test_branches_are_simplified(ctx: Context, tools: tuple[str, ...]) -> None:
     for tool in tools:
         pytest.importorskip(tool, reason="an optional simplifier")
     model = from_text(BRANCHES)
-    after = make_pass("simplify", {"tools": tools})(model, ctx)
+    after = make_pass("rewrite", {"tools": tools})(model, ctx)
     assert node_lines(after) == ["y = If (c)"]
     assert after.nodes == 3
     for flag in (True, False):
@@ -121,7 +121,7 @@ def test_branches_are_simplified(ctx: Context, tools: tuple[str, ...]) -> None:
 
 def test_loops_are_simplified(ctx: Context) -> None:
     model = from_text(LOOP)
-    after = Simplify(tools=())(model, ctx)
+    after = Rewrite()(model, ctx)
     assert after.nodes < model.nodes
     assert after.signature == model.signature
     for trip in (0, 1, 4):
@@ -134,7 +134,7 @@ def test_functions_are_inlined(ctx: Context) -> None:
         g (float[n] x) => (float[n] y) { y = local.twice (x) }
         <domain: "local", opset_import: ["" : 17]> twice (a) => (b) { b = Add (a, a) }"""
     )
-    after = Simplify(tools=())(model, ctx)
+    after = Rewrite()(model, ctx)
     assert node_lines(after) == ["y = Add (x, x)"]
     assert not after.graph.functions
 
@@ -145,7 +145,7 @@ def test_what_another_simplifier_breaks_is_left_out(ctx: Context, events: list[E
     model = from_text(
         HEADER + "g (float[n] x) => (float[n] y) { a = RandomNormalLike (x) b = RandomNormalLike (x) y = Sub (a, b) }"
     )
-    after = Simplify()(model, ctx)
+    after = Rewrite(tools=("onnxslim",))(model, ctx)
     assert node_lines(after)[-1] == "y = Sub (a, b)"
     assert after.operators["RandomNormalLike"] == 2
     assert [text.split(":")[0] for text in _warnings(events)] == ["left out 'onnxslim'"]
@@ -154,13 +154,26 @@ def test_what_another_simplifier_breaks_is_left_out(ctx: Context, events: list[E
 def test_outputs_that_show_nothing_need_data(ctx: Context, tmp_path: Path) -> None:
     body = "g (float[n, 3] x) => (float[n, 3] y) { big = Sub (x, limit) same = Identity (big) y = Relu (big) }"
     model = from_text(HEADER + body, {"limit": np.full(1, 50, np.float32)})
-    with pytest.raises(UnverifiableError, match="simplifying cannot be verified: no output varies"):
-        Simplify()(model, ctx)
+    with pytest.raises(UnverifiableError, match="rewriting cannot be verified: no output varies"):
+        Rewrite()(model, ctx)
     data = samples(model, 2)
     for sample in data:
         sample.feeds["x"][:] += 50
-    after = Simplify()(model, Context.of(data=data, scratch=tmp_path))
+    after = Rewrite()(model, Context.of(data=data, scratch=tmp_path))
     assert node_lines(after) == ["big = Sub (x, limit)", "y = Relu (big)"]
+
+
+@pytest.mark.parametrize(
+    ("check", "told"), [("if-possible", ["not verified, only checked to be a valid model"]), ("never", [])]
+)
+def test_outputs_that_show_nothing_may_be_accepted(
+    ctx: Context, events: list[Event], check: str, told: list[str]
+) -> None:
+    body = "g (float[n, 3] x) => (float[n, 3] y) { big = Sub (x, limit) same = Identity (big) y = Relu (big) }"
+    model = from_text(HEADER + body, {"limit": np.full(1, 50, np.float32)})
+    after = make_pass("rewrite", {"check": check})(model, ctx)
+    assert node_lines(after) == ["big = Sub (x, limit)", "y = Relu (big)"]
+    assert [text.split(":")[0] for text in _warnings(events)] == told
 
 
 def test_a_simplifier_that_drops_an_input_gets_it_back(tmp_path: Path) -> None:
@@ -177,13 +190,35 @@ def test_a_simplifier_that_crashes_is_left_out(
         raise EngineCrashError("the runtime's process died: SIGSEGV")
 
     monkeypatch.setattr(simplifiers, "run_isolated", crash)
-    after = Simplify()(from_text(BRANCHES), ctx)
+    after = Rewrite(tools=("onnxslim",))(from_text(BRANCHES), ctx)
     assert node_lines(after) == ["y = If (c)"]
     assert _warnings(events) == ["left out 'onnxslim': the runtime's process died: SIGSEGV"]
 
 
 def test_options_are_checked() -> None:
     with pytest.raises(UsageError, match=r"tools\.0 is \"onnxslimmer\": it should be 'onnxslim' or 'onnxsim'"):
-        make_pass("simplify", {"tools": ["onnxslimmer"]})
+        make_pass("rewrite", {"tools": ["onnxslimmer"]})
     with pytest.raises(UsageError, match="rounds is 0: it should be greater than or equal to 1"):
-        make_pass("simplify", {"rounds": 0})
+        make_pass("rewrite", {"rounds": 0})
+
+
+def test_some_families_are_applied_only_where_they_are_named(ctx: Context) -> None:
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((4, size)).astype(np.float32) for name, size in (("v", 2), ("w", 5))}
+    body = "g (float[n, 4] x) => (float[n, 2] y, float[n, 5] z) { y = MatMul (x, v) z = MatMul (x, w) }"
+    model = from_text(HEADER + body, weights)
+    assert Rewrite()(model, ctx) is model
+    for how in (Rewrite(also=("siblings",)), Rewrite(only=("sibling-layers",))):
+        assert how(model, ctx).operators == {"MatMul": 1, "Split": 1}
+
+
+def test_the_runtime_level_uses_the_runtimes_own_operators(ctx: Context, events: list[Event]) -> None:
+    model = attention_block()
+    portable, runtime = Rewrite()(model, ctx), Rewrite(level="runtime")(model, ctx)
+    assert runtime.nodes < portable.nodes
+    assert not [name for name in portable.operators if "::" in name]
+    assert [name for name in runtime.operators if name.startswith("com.microsoft::")]
+    assert runtime.signature == model.signature
+    for batch in (1, 3):
+        _same(model, runtime, dict(samples(model, 1, batch=batch)[0].feeds))
+    assert _warnings(events) == []
