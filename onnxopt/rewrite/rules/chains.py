@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir
 from onnx_ir import DataType
 
-from onnxopt.rewrite.reading import constant, integers, permuted, producer, rank
+from onnxopt.rewrite.reading import Array, constant, integers, only_reader, permuted, producer, rank, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
+from onnxopt.rewrite.scales import scaled_input
 
 _RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -74,6 +76,39 @@ class SqueezeUnsqueeze(Rule):
         return same(first.inputs[0], node) if before == then else Miss("the axes differ", node)
 
 
+class ConstantChain(Rule):
+    """Two numbers, or arrays, multiplied or added one after the other are one."""
+
+    name: ClassVar[str] = "constant-chain"
+    operators: ClassVar[frozenset[str]] = frozenset({"Add", "Mul"})
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if nothing else reads what is between, and the joint constant is no larger than the larger one."""
+        slot = scaled_input(node)
+        first = producer(node.inputs[slot], node.op_type) if slot is not None else None
+        inner = scaled_input(first) if first is not None else None
+        if slot is None or first is None or inner is None:
+            return None
+        if not only_reader(first.outputs[0], node):
+            return Miss("what is between is read elsewhere too", first)
+        a, b = constant(first.inputs[1 - inner]), constant(node.inputs[1 - slot])
+        if a is None or b is None or a.dtype.kind != "f" or (a.size != 1 and b.size != 1 and a.shape != b.shape):
+            return Miss("the constants are not of one shape, or no floating-point numbers", node)
+        joint = a.astype(np.float64) * b if node.op_type == "Mul" else a.astype(np.float64) + b
+        if not _fits(joint, a.dtype):
+            return Miss("the joint constant is too large or too small for its type", node)
+        made = weight(f"{node.outputs[0].name}_joint", joint, a)
+        tape = onnx_ir.tape.Tape()
+        return Replacement((tape.op(node.op_type, [first.inputs[inner], made]),), tuple(tape.nodes), (made,))
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether numbers stay finite, and other than zero, in a type."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = array.astype(dtype)
+    return bool(np.isfinite(cast).all() and ((cast == 0) == (array == 0)).all())
+
+
 class CastChain(Rule):
     """A Cast of a value that was cast to a type that holds it exactly casts the original."""
 
@@ -128,4 +163,4 @@ def _axes(node: onnx_ir.Node) -> frozenset[int] | None:
     return frozenset(axis + total if axis < 0 and total is not None else axis for axis in axes)
 
 
-CHAINS: tuple[Rule, ...] = (TransposeChain(), ReshapeChain(), SqueezeUnsqueeze(), CastChain())
+CHAINS: tuple[Rule, ...] = (TransposeChain(), ReshapeChain(), SqueezeUnsqueeze(), ConstantChain(), CastChain())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.chains import CastChain, ReshapeChain, SqueezeUnsqueeze, TransposeChain
+from onnxopt.rewrite.rules.chains import CastChain, ConstantChain, ReshapeChain, SqueezeUnsqueeze, TransposeChain
 from tests.rewrite.rules.cases import fires, misses, model
 
 CUBE = "(float[n, 3, 4] x) => (float[a, b, c] y)"
@@ -109,3 +109,46 @@ def test_a_cast_to_a_wider_type_between_goes(source, between, last, after):
 def test_a_cast_that_rounds_stays(source, between, words):
     body = f"c = Cast <to = {between}> (x) d = Cast <to = 11> (c) y = Abs (d)"
     misses(CastChain(), model(f"({source}[n] x) => (double[n] y)", body), words)
+
+
+ROWS = "(float[n, 4] x) => (float[n, 4] y)"
+NUMBERS = {"a": np.array(2.5, np.float32), "b": np.array([0.5], np.float32), "r": np.arange(4, dtype=np.float32) + 1}
+
+
+@pytest.mark.parametrize("operator", ["Add", "Mul"])
+@pytest.mark.parametrize(("first", "then"), [("x, a", "m, b"), ("a, x", "m, r"), ("x, r", "r, m"), ("r, x", "m, a")])
+def test_constants_one_after_the_other_are_one(operator, first, then):
+    read = f"{first}, {then}".split(", ")
+    weights = {name: array for name, array in NUMBERS.items() if name in read}
+    body = f"m = {operator} ({first}) y = {operator} ({then})"
+    fires(ConstantChain(), model(ROWS, body, weights), [f"y = {operator} (x, y_joint)"], tolerance=1e-6)
+
+
+EXTREME = "the joint constant is too large or too small for its type"
+OTHER = "the constants are not of one shape, or no floating-point numbers"
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "reason"),
+    [
+        ("m = Mul (x, a) y = Add (m, b)", {}, None),
+        ("m = Mul (x, r) y = Mul (m, c)", {"c": np.ones((3, 1), np.float32)}, OTHER),
+        (
+            "m = Mul (x, h) y = Mul (m, h)",
+            {"h": np.array(1e30, np.float32)},
+            EXTREME,
+        ),
+    ],
+)
+def test_constants_that_stay_two(body, weights, reason):
+    read = body.replace("(", " ").replace(")", " ").replace(",", " ").split()
+    used = {name: array for name, array in {**NUMBERS, **weights}.items() if name in read}
+    misses(
+        ConstantChain(),
+        model(
+            "(float[n, 4] x) => (float[n, 4] y)" if "c" not in used else "(float[1, 4] x) => (float[3, 4] y)",
+            body,
+            used,
+        ),
+        reason,
+    )
