@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any, TypeVar, cast, dataclass_transform, get_type_hints
 
 import pydantic
@@ -60,15 +61,26 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str, error: type[On
             The first such problem is told, with the key's path after ``where``.
     """
     try:
-        return pydantic.TypeAdapter(cls).validate_json(json.dumps(values, default=str))
+        return adapter(cls).validate_json(json.dumps(values, default=str))
     except pydantic.ValidationError as problem:
         raise _explain(problem, cls, where, error) from problem
 
 
 def dump(instance: Any) -> dict[str, Any]:
     """Return the options of an instance as JSON values."""
-    values: dict[str, Any] = pydantic.TypeAdapter(type(instance)).dump_python(instance, mode="json")
+    values: dict[str, Any] = adapter(type(instance)).dump_python(instance, mode="json")
     return values
+
+
+def adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
+    """Return what turns values of a type into JSON and back; made once, for making it takes longer than using it."""
+    made: pydantic.TypeAdapter[T] = _adapter(cast(Hashable, cls))
+    return made
+
+
+@cache
+def _adapter(cls: Any) -> Any:
+    return pydantic.TypeAdapter(cls)
 
 
 def _option(name: str, kind: Any, info: FieldInfo) -> Option:

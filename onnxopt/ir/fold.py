@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import onnx_ir
-from onnxscript.optimizer import fold_constants
 
 from onnxopt.ir.shapes import known_shape
 from onnxopt.ir.traverse import all_nodes
@@ -32,6 +31,8 @@ def fold(graph: onnx_ir.Model, growth: int, keep: frozenset[str] = frozenset()) 
         growth: Bytes one folded tensor may add.
         keep: Initializers that must stay as they are, such as parameters that will be trained.
     """
+    from onnxscript.optimizer import fold_constants
+
     fold_constants(
         graph,
         onnx_shape_inference=True,

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-import pydantic
-
 from onnxopt.evaluate.score import Scores
+from onnxopt.options import adapter
 from onnxopt.profile.latency import Timing
 from onnxopt.profile.machine import Machine
 from onnxopt.profile.statistics import Speedup
@@ -160,12 +159,12 @@ class RunRecord:
 
 def plain(value: Any) -> Any:
     """Return a dataclass as JSON values."""
-    return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
+    return adapter(type(value)).dump_python(value, mode="json")
 
 
 def restore(cls: type[T], values: Any) -> T:
     """Return the dataclass that ``plain`` made these values of."""
-    return pydantic.TypeAdapter(cls).validate_python(values)
+    return adapter(cls).validate_python(values)
 
 
 def strict_json(values: Any) -> str:

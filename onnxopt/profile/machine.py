@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
@@ -75,6 +76,7 @@ def library_versions(names: Sequence[str]) -> dict[str, str]:
     return {name: text for name, text in found.items() if text is not None}
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)
