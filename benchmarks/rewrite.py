@@ -18,6 +18,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import onnx
+
 import onnxopt_zoo
 from benchmarks.rewrite_latency import effect
 from onnxopt.compile.isolation import Limits, run_isolated
@@ -70,25 +72,22 @@ def _rewrite(before: str, after: str, **how: int) -> float:
 
 def onnxslim(before: str, after: str) -> float:
     """Run OnnxSlim with its defaults."""
-    import onnx
     import onnxslim as tool
 
-    model = onnx.load(before)
-    started = time.perf_counter()
-    made = tool.slim(model)
-    seconds = time.perf_counter() - started
-    onnx.save(made, after)
-    return seconds
+    return _timed(tool.slim, before, after)
 
 
 def onnxsim(before: str, after: str) -> float:
     """Run onnxsim with its defaults."""
-    import onnx
     import onnxsim as tool
 
+    return _timed(lambda model: tool.simplify(model)[0], before, after)
+
+
+def _timed(simplify: Callable[[onnx.ModelProto], onnx.ModelProto], before: str, after: str) -> float:
     model = onnx.load(before)
     started = time.perf_counter()
-    made, _ = tool.simplify(model)
+    made = simplify(model)
     seconds = time.perf_counter() - started
     onnx.save(made, after)
     return seconds

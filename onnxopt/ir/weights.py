@@ -117,3 +117,10 @@ def weight_value(name: str, array: np.ndarray[Any, Any]) -> onnx_ir.Value:
     tensor = onnx_ir.tensor(np.asarray(array, order="C"), name=name)
     shape = onnx_ir.Shape(array.shape)
     return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+def along_last_axis(array: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any] | None:
+    """Return an array of one number, or of ``count`` along its last axis alone, as [count]; else None."""
+    if array.size not in (1, count) or (array.ndim and array.shape[-1] != array.size):
+        return None
+    return np.broadcast_to(array.reshape(-1), (count,))

@@ -17,6 +17,7 @@ from onnxopt.data.sample import Samples
 from onnxopt.errors import ModelError
 from onnxopt.evaluate.probes import probes
 from onnxopt.evaluate.verify import Verifier
+from onnxopt.explain.rules import RulesTold
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
 from onnxopt.ir.write import files_size, write_model
@@ -145,17 +146,12 @@ class Maker:
 
     def _run_pass(self, change: Pass, file: ModelFile, folder: Path) -> dict[str, Any]:
         warnings: list[str] = []
-        fired: list[Fired] = []
-        missed: list[Missed] = []
+        rules = RulesTold()
 
         def hear(event: PassEvent) -> None:
-            match event:
-                case Fired():
-                    fired.append(event)
-                case Missed():
-                    missed.append(event)
-                case Warned(text):
-                    warnings.append(text)
+            rules(event)
+            if isinstance(event, Warned):
+                warnings.append(event.text)
             if not isinstance(event, PassDone | Fired | Missed):
                 self._steps.listen(event)
 
@@ -168,7 +164,7 @@ class Maker:
         self._remember(model)
         size = sum(written.stat().st_size for written in folder.iterdir())
         told = {"digest": model.digest, "nodes": model.nodes, "size": size, "operators": model.operators}
-        return {**told, "warnings": warnings, "fired": plain(fired), "missed": plain(missed)}
+        return {**told, "warnings": warnings, "fired": plain(rules.fired), "missed": plain(rules.missed)}
 
     def _verified(self, change: Pass, before: ModelFile, entry: Entry) -> float:
         """Return the largest error of an exact pass, on calibration samples and made-up feeds."""

@@ -7,7 +7,6 @@ opset 13.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir
 
 from onnxopt.errors import PassError
@@ -17,7 +16,7 @@ from onnxopt.ir.model import normalise
 from onnxopt.ir.opset import convert
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_nodes
-from onnxopt.ir.weights import constant_tensor, weight_value
+from onnxopt.ir.weights import along_last_axis, constant_tensor, weight_value
 
 PER_CHANNEL_OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear have an axis."""
@@ -75,9 +74,10 @@ def _write_out_bias(node: onnx_ir.Node) -> None:
     if kernel is None or bias is None or node.graph is None:
         return
     count = kernel.numpy().shape[0 if node.attributes.get_int("transB", 0) else 1]
-    if tuple(bias.shape) == (count,) or bias.size not in (1, count) or bias.shape[-1:] not in ((), (bias.size,)):
+    written_out = along_last_axis(bias.numpy(), count)
+    if written_out is None or bias.numpy().shape == (count,):
         return
-    value = weight_value(f"{node.name}_bias_by_channel", np.broadcast_to(bias.numpy().reshape(-1), (count,)))
+    value = weight_value(f"{node.name}_bias_by_channel", written_out)
     node.graph.register_initializer(value)
     node.replace_input_with(2, value)
 

@@ -28,7 +28,7 @@ from onnxopt.passes import Pass, option, options
 from onnxopt.rewrite.checked import Check, CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules import FAMILIES, ON_REQUEST, rules_by_name
-from onnxopt.rewrite.simplifiers import FUSERS, is_installed, run_fuser, run_simplifier
+from onnxopt.rewrite.simplifiers import FUSERS, Simplifier, is_installed, run_fuser, run_simplifier
 
 
 @options
@@ -47,7 +47,7 @@ class Rewrite(Pass):
     skip: tuple[str, ...] = option("rules or families to leave out", default=())
     also: tuple[str, ...] = option("families to apply that are left out unless they are named", default=())
     growth: int = option("bytes one folded tensor may add to the file", default=65536, ge=0)
-    tools: tuple[Literal["onnxslim", "onnxsim"], ...] = option(
+    tools: tuple[Simplifier, ...] = option(
         "other simplifiers to try afterwards; a result is taken if it has fewer nodes and computes the same", default=()
     )
     rounds: int = option("repeat until nothing changes, at most so often", default=6, ge=1)
@@ -78,8 +78,9 @@ class Rewrite(Pass):
     def _smallest(self, model: Model, rewriter: CheckedRewriter, ctx: Context) -> Model:
         model = self._to_fixpoint(model, rewriter)
         for step in self._others(ctx.scratch):
-            tried = self._to_fixpoint(rewriter.apply(model, [step]), rewriter)
-            model = min(model, tried, key=lambda m: m.nodes)
+            tried = rewriter.apply(model, [step])
+            if tried.digest != model.digest:
+                model = min(model, self._to_fixpoint(tried, rewriter), key=lambda m: m.nodes)
         return model
 
     def _to_fixpoint(self, model: Model, rewriter: CheckedRewriter) -> Model:

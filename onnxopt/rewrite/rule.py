@@ -6,8 +6,9 @@ A rule is stateless and changes nothing itself: ``match`` looks at one node, the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import onnx_ir
 
@@ -62,6 +63,30 @@ class Rule(ABC):
     @final
     def __str__(self) -> str:
         return self.name
+
+
+def replaced_by(
+    operator: str,
+    inputs: Sequence[onnx_ir.Value | None],
+    attributes: Mapping[str, Any] | None = None,
+    weights: tuple[onnx_ir.Value, ...] = (),
+) -> Replacement:
+    """Return the replacement of a node of one read output by one new node, whose attributes are Python values."""
+    tape = onnx_ir.tape.Tape()
+    made = tape.op(operator, inputs, attributes)
+    return Replacement((made,), tuple(tape.nodes), weights)
+
+
+def remade(
+    node: onnx_ir.Node,
+    inputs: Sequence[onnx_ir.Value | None],
+    attributes: Mapping[str, onnx_ir.Attr] | None = None,
+    weights: tuple[onnx_ir.Value, ...] = (),
+) -> Replacement:
+    """Return the replacement by a node of the same type and name, its attributes as before unless given."""
+    kept = node.attributes if attributes is None else attributes
+    made = onnx_ir.Node("", node.op_type, inputs, list(kept.values()), num_outputs=len(node.outputs), name=node.name)
+    return Replacement(tuple(made.outputs), (made,), weights)
 
 
 def same(value: onnx_ir.Value | None, node: onnx_ir.Node) -> Replacement:

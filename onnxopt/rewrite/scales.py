@@ -7,23 +7,33 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import Array, constant
+from onnxopt.ir.weights import along_last_axis
+from onnxopt.rewrite.reading import Array, channels, constant
 from onnxopt.rewrite.rule import Miss
 
 SCALING = ("Add", "BatchNormalization", "Div", "Mul", "Sub")
 
 
-def scaled_input(node: onnx_ir.Node, slots: tuple[int, ...] = (0, 1)) -> int | None:
-    """Return which of ``slots`` is the input that is scaled, all others being constant; None if there is none.
-
-    Args:
-        node: One of ``SCALING``.
-        slots: Inputs to look at; only sums and products take theirs in either order.
-    """
-    for slot in slots if node.op_type in ("Add", "Mul") else slots[:1]:
+def scaled_input(node: onnx_ir.Node) -> int | None:
+    """Return which input of one of ``SCALING`` is scaled, all others being constant; None if there is none."""
+    for slot in (0, 1) if node.op_type in ("Add", "Mul") else (0,):
         if all(constant(value) is not None for i, value in enumerate(node.inputs) if i != slot):
             return slot
     return None
+
+
+def by_channel(layer: onnx_ir.Node, array: Array, count: int, axes: int) -> Array | None:
+    """Return an array broadcast against what a layer reads or makes as [channels], if it goes by its channels.
+
+    Args:
+        layer: A convolution has its channels along the second axis, a matrix product along the last.
+        array: What is broadcast.
+        count: Of the channels.
+        axes: Of the value it is broadcast against.
+    """
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        return channels(array, count, axes)
+    return None if array.ndim > axes else along_last_axis(array, count)
 
 
 def batch_norm(node: onnx_ir.Node, count: int) -> tuple[Array, Array] | Miss:

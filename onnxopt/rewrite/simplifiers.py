@@ -70,7 +70,8 @@ def fuse_for_onnxruntime(before: str, after: str, kind: str) -> None:
 
 
 def _run(function: str, graph: onnx_ir.Model, folder: Path, limits: Limits | None, *arguments: str) -> onnx_ir.Model:
-    before, after = folder / f"before-{function}.onnx", folder / f"after-{function}.onnx"
+    name = "-".join((function, *arguments))
+    before, after = folder / f"before-{name}.onnx", folder / f"after-{name}.onnx"
     write_model(Model(graph), before)
     place = f"onnxopt.rewrite.simplifiers:{function}"
     try:

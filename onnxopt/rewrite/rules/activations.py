@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import Array, constant, number, only_reader, producer, weight, with_number
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+from onnxopt.rewrite.rule import Miss, Outcome, Rule, replaced_by, same
 
 _CLOSE = 1e-6
 
@@ -50,9 +50,7 @@ class HardSigmoid(Rule):
             value, slope = scaled[0], scaled[1] if scale.op_type == "Mul" else 1 / scaled[1]
         if not only_reader(add.outputs[0], clip):
             return Miss("what is clipped is read elsewhere too", add)
-        tape = onnx_ir.tape.Tape()
-        made = tape.op("HardSigmoid", [value], {"alpha": slope / top, "beta": offset / top})
-        return Replacement((made,), tuple(tape.nodes))
+        return replaced_by("HardSigmoid", [value], {"alpha": slope / top, "beta": offset / top})
 
 
 class HardSwish(Rule):
@@ -71,8 +69,7 @@ class HardSwish(Rule):
             slope, offset = gate.attributes.get_float("alpha", 0.2), gate.attributes.get_float("beta", 0.5)
             if not (math.isclose(slope, 1 / 6, rel_tol=_CLOSE) and math.isclose(offset, 0.5, rel_tol=_CLOSE)):
                 return Miss(f"its slope {slope:.4g} and offset {offset:.4g} are not 1/6 and 1/2", gate)
-            tape = onnx_ir.tape.Tape()
-            return Replacement((tape.op("HardSwish", [gate.inputs[0]]),), tuple(tape.nodes))
+            return replaced_by("HardSwish", [gate.inputs[0]])
         return None
 
 
@@ -94,8 +91,7 @@ class LeakyRelu(Rule):
                 continue
             if not 0 <= found[1] <= 1:
                 return Miss(f"the slope {found[1]:g} is not between 0 and 1", scale)
-            tape = onnx_ir.tape.Tape()
-            return Replacement((tape.op("LeakyRelu", [found[0]], {"alpha": found[1]}),), tuple(tape.nodes))
+            return replaced_by("LeakyRelu", [found[0]], {"alpha": found[1]})
         return None
 
 
@@ -112,7 +108,7 @@ class ClipChain(Rule):
         if first is None:
             return None
         if node.op_type == first.op_type == "Relu":
-            return Replacement((first.outputs[0],))
+            return same(first.outputs[0], node)
         before, then = _bounds(first), _bounds(node)
         if before is None or then is None:
             return Miss("a bound is not constant", first if before is None else node)
@@ -139,9 +135,7 @@ class Gelu(Rule):
         for value, other in (rest, rest[::-1]):
             for source, how in ((_erf_source(other), "none"), (_tanh_source(other), "tanh")):
                 if source is not None and source is value:
-                    tape = onnx_ir.tape.Tape()
-                    made = tape.op("Gelu", [value], {"approximate": how} if how != "none" else None)
-                    return Replacement((made,), tuple(tape.nodes))
+                    return replaced_by("Gelu", [value], {"approximate": how} if how != "none" else None)
         return None
 
 
@@ -158,8 +152,7 @@ class Mish(Rule):
             tanh = producer(other, "Tanh")
             soft = producer(tanh.inputs[0], "Softplus") if tanh is not None else None
             if soft is not None and value is not None and soft.inputs[0] is value:
-                tape = onnx_ir.tape.Tape()
-                return Replacement((tape.op("Mish", [value]),), tuple(tape.nodes))
+                return replaced_by("Mish", [value])
         return None
 
 
@@ -232,10 +225,9 @@ def _bounds(node: onnx_ir.Node) -> tuple[float, float] | None:
 
 def _clip(first: onnx_ir.Node, low: float, high: float, node: onnx_ir.Node) -> Outcome:
     """Return the Clip, or Relu, that does both."""
-    tape = onnx_ir.tape.Tape()
     source = first.inputs[0]
     if (low, high) == (0.0, math.inf):
-        return Replacement((tape.op("Relu", [source]),), tuple(tape.nodes))
+        return replaced_by("Relu", [source])
     like = _like(source)
     if like is None:
         return Miss("the type of what is clipped is not known", first)
@@ -243,8 +235,7 @@ def _clip(first: onnx_ir.Node, low: float, high: float, node: onnx_ir.Node) -> O
         None if math.isinf(b) else weight(f"{node.name}_{word}", np.array(b), like)
         for b, word in ((low, "min"), (high, "max"))
     ]
-    made = tape.op("Clip", [source, *bounds])
-    return Replacement((made,), tuple(tape.nodes), tuple(bound for bound in bounds if bound is not None))
+    return replaced_by("Clip", [source, *bounds], weights=tuple(bound for bound in bounds if bound is not None))
 
 
 def _like(value: onnx_ir.Value | None) -> Array | None:

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import Array, channels, constant, integers, only_reader, producer, rank, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
-from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, scaled_input
+from onnxopt.ir.weights import along_last_axis
+from onnxopt.rewrite.reading import Array, constant, integers, only_reader, producer, rank, weight
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade, replaced_by
+from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, by_channel, scaled_input
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -102,16 +103,9 @@ def _layer(node: onnx_ir.Node) -> _Layer | None:
     layer = _Layer(node, kernel, np.zeros(1), axis)
     if node.op_type == "MatMul" and kernel.ndim != 2:
         return None
-    flat = np.zeros(layer.count) if bias is None else _flat(bias.astype(np.float64), layer.count)
+    flat = np.zeros(layer.count) if bias is None else along_last_axis(bias.astype(np.float64), layer.count)
     scale = node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
     return None if flat is None else _Layer(node, kernel, flat * scale, axis)
-
-
-def _flat(bias: Array, count: int) -> Array | None:
-    """Return a bias as [channels], unless it differs from row to row."""
-    if bias.size not in (1, count) or (bias.ndim > 1 and bias.shape[-1] != bias.size):
-        return None
-    return np.broadcast_to(bias.reshape(-1), (count,))
 
 
 def _affine(node: onnx_ir.Node, slot: int, layer: _Layer) -> tuple[Array, Array] | Miss:
@@ -124,18 +118,8 @@ def _affine(node: onnx_ir.Node, slot: int, layer: _Layer) -> tuple[Array, Array]
     array = constant(node.inputs[1 - slot])
     if axes is None or array is None:
         return Miss("the number of axes of the layer's output is not known", layer.node)
-    by_channel = _by_channel(array.astype(np.float64), layer, axes)
-    return (
-        Miss("the constant does not go by output channel", node) if by_channel is None else arithmetic(node, by_channel)
-    )
-
-
-def _by_channel(array: Array, layer: _Layer, axes: int) -> Array | None:
-    if layer.node.op_type in ("Conv", "ConvTranspose"):
-        return channels(array, layer.count, axes)
-    if array.ndim > axes or array.size not in (1, layer.count) or (array.ndim and array.shape[-1] != array.size):
-        return None
-    return np.broadcast_to(array.reshape(-1), (layer.count,))
+    numbers = by_channel(layer.node, array.astype(np.float64), layer.count, axes)
+    return Miss("the constant does not go by output channel", node) if numbers is None else arithmetic(node, numbers)
 
 
 def _rebuilt(layer: _Layer, factor: Array, shift: Array) -> Replacement:
@@ -150,8 +134,7 @@ def _rebuilt(layer: _Layer, factor: Array, shift: Array) -> Replacement:
     if node.op_type != "MatMul" and (total.any() or len(node.inputs) > 2):
         bias = weight(f"{name}_shift", total, layer.kernel)
         inputs, weights = [*inputs, bias], [*weights, bias]
-    made = onnx_ir.Node("", node.op_type, inputs, list(attributes.values()), name=node.name)
-    return Replacement((made.outputs[0],), (made,), tuple(w for w in weights if w is not None))
+    return remade(node, inputs, attributes, tuple(w for w in weights if w is not None))
 
 
 class MatMulAddToGemm(Rule):
@@ -176,8 +159,7 @@ class MatMulAddToGemm(Rule):
                 return Miss("the product is read elsewhere too", product)
             if array.ndim > 2 or (array.ndim == 2 and array.shape[0] != 1):
                 return Miss("what is added has several rows", node)
-            tape = onnx_ir.tape.Tape()
-            return Replacement((tape.op("Gemm", [*product.inputs, added]),), tuple(tape.nodes))
+            return replaced_by("Gemm", [*product.inputs, added])
         return None
 
 
@@ -203,15 +185,8 @@ class PadIntoConv(Rule):
             return Miss("the convolution pads by its own rule", node)
         own = node.attributes.get_ints("pads", [0] * (2 * (half - 2)))
         total = [a + b for a, b in zip(own, (*pads[2:half], *pads[half + 2 :]), strict=True)]
-        attributes = [value for key, value in node.attributes.items() if key != "pads"]
-        made = onnx_ir.Node(
-            "",
-            "Conv",
-            [pad.inputs[0], *node.inputs[1:]],
-            [*attributes, onnx_ir.AttrInt64s("pads", total)],
-            name=node.name,
-        )
-        return Replacement((made.outputs[0],), (made,))
+        attributes = {**node.attributes, "pads": onnx_ir.AttrInt64s("pads", total)}
+        return remade(node, [pad.inputs[0], *node.inputs[1:]], attributes)
 
 
 def _pads_zeros(pad: onnx_ir.Node) -> bool:

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import Array, channels, constant, only_reader, producer, rank, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
-from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, scaled_input
+from onnxopt.rewrite.reading import Array, constant, only_reader, producer, rank, weight
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade
+from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, by_channel, scaled_input
 
 
 class ScaleFromBefore(Rule):
@@ -63,10 +63,8 @@ def _affine(scaling: onnx_ir.Node, slot: int, node: onnx_ir.Node, kernel: Array)
         return Miss("the number of axes of the layer's input is not known", node)
     if _widens(array, scaling.inputs[slot], count, axes, 1 if node.op_type == "Conv" else -1):
         return Miss("it may widen what it scales", scaling)
-    by_channel = _by_channel(array.astype(np.float64), node, count, axes)
-    return (
-        Miss("the constant does not go by channel", scaling) if by_channel is None else arithmetic(scaling, by_channel)
-    )
+    numbers = by_channel(node, array.astype(np.float64), count, axes)
+    return Miss("the constant does not go by channel", scaling) if numbers is None else arithmetic(scaling, numbers)
 
 
 def _widens(array: Array, source: onnx_ir.Value | None, count: int, axes: int, axis: int) -> bool:
@@ -81,14 +79,6 @@ def _count(node: onnx_ir.Node, kernel: Array) -> int:
     if node.op_type == "Conv":
         return int(kernel.shape[1]) * node.attributes.get_int("group", 1)
     return int(kernel.shape[1 if node.attributes.get_int("transB", 0) else 0])
-
-
-def _by_channel(array: Array, node: onnx_ir.Node, count: int, axes: int) -> Array | None:
-    if node.op_type == "Conv":
-        return channels(array, count, axes)
-    if array.ndim > axes or array.size not in (1, count) or (array.ndim and array.shape[-1] != array.size):
-        return None
-    return np.broadcast_to(array.reshape(-1), (count,))
 
 
 def _rebuilt(
@@ -113,8 +103,7 @@ def _rebuilt(
         weights.append(weight(f"{name}_shift", beta * bias.astype(np.float64) + added, kernel))
         inputs = [source, *weights]
         attributes.pop("beta", None)
-    made = onnx_ir.Node("", node.op_type, inputs, list(attributes.values()), name=node.name)
-    return Replacement((made.outputs[0],), (made,), tuple(weights))
+    return remade(node, inputs, attributes, tuple(weights))
 
 
 BEFORE: tuple[Rule, ...] = (ScaleFromBefore(),)

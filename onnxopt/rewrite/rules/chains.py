@@ -9,7 +9,7 @@ import onnx_ir
 from onnx_ir import DataType
 
 from onnxopt.rewrite.reading import Array, constant, integers, only_reader, permuted, producer, rank, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
+from onnxopt.rewrite.rule import Miss, Outcome, Rule, replaced_by, same
 from onnxopt.rewrite.scales import scaled_input
 
 _RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
@@ -33,8 +33,7 @@ class TransposeChain(Rule):
         source = first.inputs[0]
         if order == tuple(range(len(order))):
             return same(source, node)
-        tape = onnx_ir.tape.Tape()
-        return Replacement((tape.op("Transpose", [source], {"perm": order}),), tuple(tape.nodes))
+        return replaced_by("Transpose", [source], {"perm": order})
 
 
 class ReshapeChain(Rule):
@@ -54,9 +53,7 @@ class ReshapeChain(Rule):
         allowed = node.attributes.get_int("allowzero", 0)
         if not allowed and (shape == 0).any():
             return Miss("a 0 in the shape copies a dimension of what was reshaped before", node)
-        tape = onnx_ir.tape.Tape()
-        made = tape.op("Reshape", [first.inputs[0], node.inputs[1]], {"allowzero": 1} if allowed else None)
-        return Replacement((made,), tuple(tape.nodes))
+        return replaced_by("Reshape", [first.inputs[0], node.inputs[1]], {"allowzero": 1} if allowed else None)
 
 
 class SqueezeUnsqueeze(Rule):
@@ -98,8 +95,7 @@ class ConstantChain(Rule):
         if not _fits(joint, a.dtype):
             return Miss("the joint constant is too large or too small for its type", node)
         made = weight(f"{node.outputs[0].name}_joint", joint, a)
-        tape = onnx_ir.tape.Tape()
-        return Replacement((tape.op(node.op_type, [first.inputs[inner], made]),), tuple(tape.nodes), (made,))
+        return replaced_by(node.op_type, [first.inputs[inner], made], weights=(made,))
 
 
 def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
@@ -128,8 +124,7 @@ class CastChain(Rule):
             return Miss(f"{between.name} does not hold every value of {source.dtype.name}", first)
         if last == source.dtype:
             return same(source, node)
-        tape = onnx_ir.tape.Tape()
-        return Replacement((tape.op("Cast", [source], {"to": last.value}),), tuple(tape.nodes))
+        return replaced_by("Cast", [source], {"to": last.value})
 
 
 _SMALL_FLOATS = {DataType.FLOAT16, DataType.BFLOAT16}

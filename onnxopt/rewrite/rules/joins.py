@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import integers, only_reader, producer, rank, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade, replaced_by, same
 
 
 class SplitConcat(Rule):
@@ -44,9 +44,7 @@ class ConcatChain(Rule):
             if not only_reader(value, node):
                 return Miss("what is joined first is read elsewhere too", first)
             inputs = [one for given in node.inputs for one in (first.inputs if given is value else [given])]
-            tape = onnx_ir.tape.Tape()
-            made = tape.op("Concat", inputs, {"axis": node.attributes.get_int("axis", 0)})
-            return Replacement((made,), tuple(tape.nodes))
+            return replaced_by("Concat", inputs, {"axis": node.attributes.get_int("axis", 0)})
         return None
 
 
@@ -61,9 +59,7 @@ class WhereNot(Rule):
         negation = producer(node.inputs[0], "Not")
         if negation is None:
             return None
-        tape = onnx_ir.tape.Tape()
-        made = tape.op("Where", [negation.inputs[0], node.inputs[2], node.inputs[1]])
-        return Replacement((made,), tuple(tape.nodes))
+        return replaced_by("Where", [negation.inputs[0], node.inputs[2], node.inputs[1]])
 
 
 class DoubleNegation(Rule):
@@ -107,9 +103,7 @@ class TransposeIntoGemm(Rule):
                 return None
             inputs = [transpose.inputs[0] if i == slot else value for i, value in enumerate(node.inputs)]
             turned = 1 - node.attributes.get_int(flag, 0)
-            attributes = [value for key, value in node.attributes.items() if key != flag]
-            made = onnx_ir.Node("", "Gemm", inputs, [*attributes, onnx_ir.AttrInt64(flag, turned)], name=node.name)
-            return Replacement((made.outputs[0],), (made,))
+            return remade(node, inputs, {**node.attributes, flag: onnx_ir.AttrInt64(flag, turned)})
         return None
 
 
@@ -158,8 +152,7 @@ def _joined_slice(first: onnx_ir.Node, node: onnx_ir.Node, a: Cuts, b: Cuts) -> 
         weight(f"{node.name}_{word}", np.array([*mine, *theirs], np.int64))
         for word, mine, theirs in zip(("starts", "ends", "axes", "steps"), a, b, strict=True)
     )
-    tape = onnx_ir.tape.Tape()
-    return Replacement((tape.op("Slice", [first.inputs[0], *values]),), tuple(tape.nodes), values)
+    return replaced_by("Slice", [first.inputs[0], *values], weights=values)
 
 
 def _axis(node: onnx_ir.Node, default: int | None) -> int | None:

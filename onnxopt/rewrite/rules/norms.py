@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import onnx_ir
 
 from onnxopt.rewrite.reading import constant, integers, only_reader, producer, rank, with_number
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+from onnxopt.rewrite.rule import Miss, Outcome, Rule, remade, replaced_by
 
 
 class LayerNorm(Rule):
@@ -20,21 +21,7 @@ class LayerNorm(Rule):
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if mean and variance are over the last axis, of the same value, and the scale has its size."""
-        for slot in (0, 1):
-            divide = producer(node.inputs[slot], "Div")
-            scale = node.inputs[1 - slot]
-            found = _normalised(divide) if divide is not None else None
-            if divide is None or found is None or scale is None:
-                continue
-            source, epsilon = found
-            if not _is_row(scale, source):
-                return Miss("the scale is no constant row of the last axis' size", node)
-            if not only_reader(divide.outputs[0], node):
-                return Miss("the result before scaling is read elsewhere too", divide)
-            tape = onnx_ir.tape.Tape()
-            made = tape.op("LayerNormalization", [source, scale], {"axis": -1, "epsilon": epsilon})
-            return Replacement((made,), tuple(tape.nodes))
-        return None
+        return _scaled(node, "LayerNormalization", ("Div",), _normalised)
 
 
 class LayerNormBias(Rule):
@@ -55,10 +42,7 @@ class LayerNormBias(Rule):
                 return Miss("what is added is no constant row of the last axis' size", node)
             if len(norm.outputs) > 1 or not only_reader(norm.outputs[0], node):
                 return Miss("the norm is read elsewhere too", norm)
-            made = onnx_ir.Node(
-                "", norm.op_type, [*norm.inputs[:2], bias], list(norm.attributes.values()), name=norm.name
-            )
-            return Replacement((made.outputs[0],), (made,))
+            return remade(norm, [*norm.inputs[:2], bias])
         return None
 
 
@@ -71,21 +55,29 @@ class RmsNorm(Rule):
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if the mean is over the last axis and the scale has its size."""
-        for slot in (0, 1):
-            divided = producer(node.inputs[slot], "Div", "Mul")
-            scale = node.inputs[1 - slot]
-            found = _by_root_mean_square(divided) if divided is not None else None
-            if divided is None or found is None or scale is None:
-                continue
-            source, epsilon = found
-            if not _is_row(scale, source):
-                return Miss("the scale is no constant row of the last axis' size", node)
-            if not only_reader(divided.outputs[0], node):
-                return Miss("the result before scaling is read elsewhere too", divided)
-            tape = onnx_ir.tape.Tape()
-            made = tape.op("RMSNormalization", [source, scale], {"axis": -1, "epsilon": epsilon})
-            return Replacement((made,), tuple(tape.nodes))
-        return None
+        return _scaled(node, "RMSNormalization", ("Div", "Mul"), _by_root_mean_square)
+
+
+def _scaled(
+    node: onnx_ir.Node,
+    operator: str,
+    kinds: tuple[str, ...],
+    find: Callable[[onnx_ir.Node], tuple[onnx_ir.Value, float] | None],
+) -> Outcome:
+    """Return the norm that a Mul of a normalised value by a row is; ``find`` gives what was normalised, and epsilon."""
+    for slot in (0, 1):
+        divided = producer(node.inputs[slot], *kinds)
+        scale = node.inputs[1 - slot]
+        found = find(divided) if divided is not None else None
+        if divided is None or found is None or scale is None:
+            continue
+        source, epsilon = found
+        if not _is_row(scale, source):
+            return Miss("the scale is no constant row of the last axis' size", node)
+        if not only_reader(divided.outputs[0], node):
+            return Miss("the result before scaling is read elsewhere too", divided)
+        return replaced_by(operator, [source, scale], {"axis": -1, "epsilon": epsilon})
+    return None
 
 
 def _by_root_mean_square(node: onnx_ir.Node) -> tuple[onnx_ir.Value, float] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import Array, constant, only_reader, producer, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+from onnxopt.rewrite.rule import Miss, Outcome, Rule, remade
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,9 @@ def _as_conv(node: onnx_ir.Node, source: onnx_ir.Value | None, branch: _Branch) 
         return None
     name = node.inputs[1].name if node.inputs[1] is not None else node.name
     weights = (weight(f"{name}_joined", branch.kernel, like), weight(f"{name}_bias", branch.bias, like))
-    kept = [value for key, value in node.attributes.items() if key not in ("pads", "kernel_shape")]
     shape = onnx_ir.AttrInt64s("kernel_shape", list(branch.kernel.shape[2:]))
     pads = onnx_ir.AttrInt64s("pads", list(branch.pads))
-    made = onnx_ir.Node("", "Conv", [source, *weights], [*kept, shape, pads], name=node.name)
-    return Replacement((made.outputs[0],), (made,), weights)
+    return remade(node, [source, *weights], {**node.attributes, "kernel_shape": shape, "pads": pads}, weights)
 
 
 PARALLEL: tuple[Rule, ...] = (ParallelConvs(),)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import onnx_ir
 
 from onnxopt.rewrite.reading import constant, producer
-from onnxopt.rewrite.rule import Outcome, Replacement, Rule
+from onnxopt.rewrite.rule import Outcome, Rule, remade
 
 _STATES = (5, 6)
 """Inputs of GRU, LSTM and RNN that are states to start from; zeros where there are none (ONNX, operator LSTM)."""
@@ -31,9 +31,7 @@ class ZeroInitialState(Rule):
         inputs = [None if slot in zero else value for slot, value in enumerate(node.inputs)]
         while inputs[-1] is None:
             inputs.pop()
-        attributes = list(node.attributes.values())
-        made = onnx_ir.Node("", node.op_type, inputs, attributes, num_outputs=len(node.outputs), name=node.name)
-        return Replacement(tuple(made.outputs), (made,))
+        return remade(node, inputs)
 
 
 def _is_zero(value: onnx_ir.Value | None) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import constant, only_reader, producer, weight
-from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, same
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, replaced_by, same
 from onnxopt.rewrite.sizes import Size, dimensions, held
 
 
@@ -81,8 +81,7 @@ def _entry(wanted: Size, axis: int, have: tuple[Size, ...]) -> int | None:
 
 def _reshaped(source: onnx_ir.Value | None, shape: tuple[int, ...], node: onnx_ir.Node) -> Replacement:
     made = weight(f"{node.outputs[0].name}_shape", np.array(shape, np.int64))
-    tape = onnx_ir.tape.Tape()
-    return Replacement((tape.op("Reshape", [source, made]),), tuple(tape.nodes), (made,))
+    return replaced_by("Reshape", [source, made], weights=(made,))
 
 
 class NoOpExpand(Rule):
