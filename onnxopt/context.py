@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from onnxopt.data.sample import Samples
 from onnxopt.errors import PassError
@@ -14,6 +14,13 @@ from onnxopt.targets.target import Target, local_target
 
 Use = Literal["target", "data", "seed", "scratch"]
 ALL_USES: frozenset[Use] = frozenset({"target", "data", "seed", "scratch"})
+
+
+class Verifies(Protocol):
+    """What holds a changed model to computing the same; see ``evaluate.verify.Verifier``."""
+
+    def verify(self, before: Model, after: Model, what: str) -> object:
+        """Raise VerificationError or UnverifiableError unless ``after``, made by ``what``, computes the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,8 @@ class Context:
     Attributes:
         emit: Where events go.
         granted: What may be read.
+        verifier: Whoever verifies the pass's result on the same ``data``, so that no model is run twice; None if
+            nobody does.
     """
 
     emit: Callable[[Event], None] = ignore
@@ -94,6 +103,7 @@ class Context:
     _seed: int = 0
     _scratch: Path | None = None
     granted: frozenset[Use] = ALL_USES
+    verifier: Verifies | None = None
 
     @classmethod
     def of(
@@ -104,6 +114,7 @@ class Context:
         seed: int = 0,
         scratch: Path | None = None,
         emit: Callable[[Event], None] = ignore,
+        verifier: Verifies | None = None,
     ) -> Context:
         """Make a context that grants everything.
 
@@ -113,8 +124,9 @@ class Context:
             seed: For every random choice.
             scratch: A folder for temporary files.
             emit: Where events go.
+            verifier: Whoever verifies the result on ``data``.
         """
-        return cls(emit, target or local_target(), data, seed, scratch)
+        return cls(emit, target or local_target(), data, seed, scratch, verifier=verifier)
 
     def limited(self, uses: frozenset[Use]) -> Context:
         """Return this context with everything but ``uses`` denied."""

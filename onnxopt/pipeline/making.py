@@ -20,6 +20,7 @@ from onnxopt.evaluate.verify import Verifier
 from onnxopt.explain.rules import RulesTold
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
+from onnxopt.ir.signature import Signature
 from onnxopt.ir.write import files_size, write_model
 from onnxopt.passes import Pass
 from onnxopt.pipeline.cache import Entry, Parts
@@ -86,12 +87,12 @@ class Maker:
         self._limits = limits
         self._verify = verify
         self._loaded: OrderedDict[str, Model] = OrderedDict()
-        self._verifier: Verifier | None = None
+        self._verifiers: dict[Signature, Verifier] = {}
 
     def close(self) -> None:
-        """End the process models are verified in."""
-        if self._verifier is not None:
-            self._verifier.close()
+        """End the processes models are verified in."""
+        for verifier in self._verifiers.values():
+            verifier.close()
 
     def add(self, path: Path, model: Model) -> ModelFile:
         """Return the file of a model that was read already."""
@@ -156,10 +157,16 @@ class Maker:
                 self._steps.listen(event)
 
         with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
+            before = self.load(file)
             ctx = Context.of(
-                target=self._target, data=self._calibration, seed=self._seed, scratch=Path(scratch), emit=hear
+                target=self._target,
+                data=self._calibration,
+                seed=self._seed,
+                scratch=Path(scratch),
+                emit=hear,
+                verifier=self._verifier(before),
             )
-            model = change(self.load(file), ctx)
+            model = change(before, ctx)
             write_model(model, folder / _MODEL)
         self._remember(model)
         size = sum(written.stat().st_size for written in folder.iterdir())
@@ -172,7 +179,7 @@ class Maker:
 
         def make(_: Path) -> float:
             fixed = not change.keeps_signature
-            verifier = self._fresh_verifier(after) if fixed else self._shared_verifier(before)
+            verifier = self._verifier(self.load(after if fixed else before))
             what = f"pass {change.name!r}"
             return verifier.verify(self.load(before), self.load(after), what, may_refuse=fixed).error
 
@@ -187,16 +194,12 @@ class Maker:
         error: float = verified.value
         return error
 
-    def _shared_verifier(self, file: ModelFile) -> Verifier:
-        """Return the verifier of all passes that keep the interface: it remembers outputs of earlier models."""
-        if self._verifier is None:
-            self._verifier = self._fresh_verifier(file)
-        return self._verifier
-
-    def _fresh_verifier(self, file: ModelFile) -> Verifier:
-        """Return a verifier whose made-up feeds fit ``file``, which may take fewer sizes than the model before."""
-        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=self._scratch))
-        return Verifier(probes(self.load(file), self._calibration), folder, self._limits)
+    def _verifier(self, model: Model) -> Verifier:
+        """Return the verifier of models with this interface; it remembers what those it has seen computed."""
+        if model.signature not in self._verifiers:
+            folder = Path(tempfile.mkdtemp(prefix="verify-", dir=self._scratch))
+            self._verifiers[model.signature] = Verifier(probes(model, self._calibration), folder, self._limits)
+        return self._verifiers[model.signature]
 
     def _pass_parts(self, change: Pass, file: ModelFile) -> Parts:
         uses: Mapping[Use, Callable[[], Any]] = {

@@ -45,13 +45,13 @@ class CheckedRewriter:
 
         Args:
             graph: The model.
-            ctx: Surroundings of the pass.
+            ctx: Surroundings of the pass; its verifier is used where it has one.
             check: Whether answers are compared; ``if-possible`` goes on, and tells so, where they show nothing.
         """
         self._ctx = ctx
         self._check = check
-        samples = ctx.data if ctx.has_data else None
-        self._verifier = Verifier(probes(Model(graph), samples), ctx.scratch)
+        self._own = Verifier(probes(Model(graph), ctx.data if ctx.has_data else None), ctx.scratch)
+        self._verifier = ctx.verifier or self._own
         self._banned: set[str] = set()
         self._left_out: frozenset[Application] = frozenset()
         self._distrusted: frozenset[str] = frozenset()
@@ -59,7 +59,7 @@ class CheckedRewriter:
 
     def close(self) -> None:
         """End the process models are verified in."""
-        self._verifier.close()
+        self._own.close()
 
     def apply(self, model: Model, steps: Sequence[GraphStep], rules: Sequence[Rule] = ()) -> Model:
         """Return the model after all steps, and then rules until none fires, as far as they keep what it computes.

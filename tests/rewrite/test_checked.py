@@ -15,7 +15,7 @@ import pytest
 
 from onnxopt.compile.isolation import PersistentChild
 from onnxopt.context import Context, Event, Warned
-from onnxopt.errors import PassError, UnverifiableError
+from onnxopt.errors import PassError, UnverifiableError, VerificationError
 from onnxopt.ir.cleanup import lift_constants, remove_identities
 from onnxopt.ir.model import Model
 from onnxopt.rewrite.checked import CheckedRewriter, GraphStep
@@ -152,6 +152,23 @@ def test_what_cannot_be_verified_is_refused_not_guessed(tmp_path: Path) -> None:
         pytest.raises(UnverifiableError, match="rewriting cannot be verified"),
     ):
         rewriter.apply(model, [LIFT])
+
+
+def test_the_verifier_of_the_context_is_asked_and_believed(tmp_path: Path) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    class Refuses:
+        def verify(self, before: Model, after: Model, what: str) -> None:
+            asked.append((before.digest, after.digest, what))
+            if what in ("rewriting", "shorten"):
+                raise VerificationError("no")
+
+    model = from_text(BEFORE)
+    with closing(CheckedRewriter(model.graph, Context.of(scratch=tmp_path, verifier=Refuses()))) as rewriter:
+        after = rewriter.apply(model, [LIFT, SHORTEN])
+    assert node_lines(after) == ["a = Mul (x, k)", "same = Identity (a)", "y = LeakyRelu (same)"]
+    assert [what for _, _, what in asked] == ["rewriting", "lift", "shorten"]
+    assert asked[1][:2] == (model.digest, after.digest)
 
 
 def test_a_rewriter_needs_a_scratch_folder() -> None:
