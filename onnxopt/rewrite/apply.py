@@ -121,8 +121,9 @@ class _GraphRewriter:
             outcome = rule.match(node)
         except Exception as error:
             raise RuleError(rule, node, error) from error
-        if isinstance(outcome, Replacement):
-            outcome = _obstacle(outcome, node, self._graph) or outcome
+        if isinstance(outcome, Replacement) and (obstacle := _obstacle(outcome, node, self._graph)):
+            _discard(outcome.nodes)
+            outcome = obstacle
         key = (rule.name, node.name or "")
         if isinstance(outcome, Miss):
             self._log.missed[key] = Missed(*key, outcome.reason, outcome.node.name or "")
@@ -160,6 +161,12 @@ def _obstacle(new: Replacement, node: onnx_ir.Node, graph: onnx_ir.Graph) -> Mis
         if there and old.is_graph_output() and not _may_rename(value, graph):
             return Miss("it makes an output of the graph, whose name its input cannot take", node)
     return None
+
+
+def _discard(nodes: Sequence[onnx_ir.Node]) -> None:
+    """Let go of nodes that were made and are not used: what they read must not count them as readers."""
+    for node in nodes:
+        node.resize_inputs(0)
 
 
 def _may_rename(value: onnx_ir.Value | None, graph: onnx_ir.Graph) -> bool:

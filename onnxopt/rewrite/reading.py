@@ -94,13 +94,19 @@ def number(value: onnx_ir.Value | None) -> float | None:
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
 
 
+def widens(single: onnx_ir.Value | None, value: onnx_ir.Value | None) -> bool:
+    """Whether one number may have more axes than the value it is broadcast against, which then gains some."""
+    axes, own = rank(value), rank(single)
+    return own != 0 and (own is None or axes is None or own > axes)
+
+
 def with_number(node: onnx_ir.Node | None) -> tuple[onnx_ir.Value, float] | None:
     """Return the computed input and the constant number of a node of two inputs; in this order unless it commutes."""
     if node is None or len(node.inputs) != 2:
         return None
     for slot in (0, 1) if node.op_type in _COMMUTE else (0,):
         value, found = node.inputs[slot], number(node.inputs[1 - slot])
-        if value is not None and found is not None:
+        if value is not None and found is not None and not widens(node.inputs[1 - slot], value):
             return value, found
     return None
 

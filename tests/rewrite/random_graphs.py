@@ -342,6 +342,40 @@ def _branch(build: Builder) -> None:
     build.add("If", [condition], x.dtype, x.shape, **sides)
 
 
+def _loop(build: Builder) -> None:
+    """Add a Loop of none to several trips that may stop early, whose body reads the outside."""
+    x = build.pick(lambda t: t.dtype == "float32")
+    if x is None:
+        return
+    name, trips = f"l{len(build.tensors)}", int(build.random.choice([0, 1, 2, 3, 9]))
+    ends = build.random.random() < 0.2
+    goes_on = helper.make_node("Not" if ends else "Identity", ["go"], ["go_out"])
+    lines = [("Neg", [x.name], "same"), ("Cast", ["i"], "trip"), ("Mul", ["trip", "half"], "part")]
+    lines += [("Add", ["s", "part"], "t"), ("Max", ["t", "same"], "s_out"), ("Abs", ["s"], "row")]
+    nodes = [
+        helper.make_node(operator, [_of(one, name, x) for one in inputs], [_of(made, name, x)])
+        for operator, inputs, made in lines
+    ]
+    nodes[1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+    for flag in (goes_on.input, goes_on.output):
+        flag[0] = _of(flag[0], name, x)
+    half = numpy_helper.from_array(np.array(0.5, np.float32), f"{name}_half")
+    given = [("i", TensorProto.INT64, ()), ("go", TensorProto.BOOL, ()), ("s", TensorProto.FLOAT, x.shape)]
+    made = [("go_out", TensorProto.BOOL, ()), *((one, TensorProto.FLOAT, x.shape) for one in ("s_out", "row"))]
+    ports = [
+        [helper.make_tensor_value_info(f"{name}_{one}", kind, shape) for one, kind, shape in group]
+        for group in (given, made)
+    ]
+    body = helper.make_graph([goes_on, *nodes], "body", *ports, [half])
+    rows = (1 if ends and trips else trips, *x.shape)
+    inputs = [build.weight(np.array(trips, np.int64)), "", x.name]
+    build.add("Loop", inputs, x.dtype, x.shape, rows, body=body)
+
+
+def _of(name: str, body: str, outer: Tensor) -> str:
+    return name if name == outer.name else f"{body}_{name}"
+
+
 def _computed_shape(build: Builder) -> None:
     x = build.pick(lambda t: 0 not in t.shape and len(t.shape) > 1)
     if x is None:
@@ -412,5 +446,6 @@ def _pattern(build: Builder) -> None:
 
 STEPS = (
     _unary, _unary, _cast, _logic, _arithmetic, _arithmetic, _arithmetic, _together, _clip, _move, _move,
-    _reshape, _reshape, _cut, _join, _dense, _dense, _conv, _conv, _pad, _branch, _computed_shape, _quantized, _pattern,
+    _reshape, _reshape, _cut, _join, _dense, _dense, _conv, _conv, _pad, _branch, _loop,
+    _computed_shape, _quantized, _pattern,
 )  # fmt: skip

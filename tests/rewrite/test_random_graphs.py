@@ -38,11 +38,10 @@ def test_every_rule_fires_on_some_random_graph() -> None:
 
 RARE = {
     "layer-norm-bias",
-    "no-op-expand",
-    "parallel-convs",
     "rms-norm",
     "slice-chain",
     "transpose-into-reduce",
+    "transpose-through",
     "where-not",
     "zero-initial-state",
 }

@@ -11,6 +11,7 @@ from onnxopt.rewrite.rules.before import BEFORE
 from onnxopt.rewrite.rules.chains import CHAINS
 from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
+from onnxopt.rewrite.rules.loops import LOOPS
 from onnxopt.rewrite.rules.norms import NORMS
 from onnxopt.rewrite.rules.parallel import PARALLEL
 from onnxopt.rewrite.rules.quantized import QUANTIZED
@@ -31,6 +32,7 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "norms": NORMS,
     "quantized": QUANTIZED,
     "recurrent": RECURRENT,
+    "loops": LOOPS,
     "siblings": SIBLINGS,
 }
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import Array, constant, number, only_reader, producer, weight, with_number
+from onnxopt.rewrite.reading import Array, constant, number, only_reader, producer, weight, widens, with_number
 from onnxopt.rewrite.rule import Miss, Outcome, Rule, replaced_by, same
 
 _CLOSE = 1e-6
@@ -128,9 +128,11 @@ class Gelu(Rule):
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire in whatever order the three factors are multiplied."""
         factors = _factors(node)
-        half = [number(value) for value in factors if number(value) is not None]
+        halves = [value for value in factors if number(value) is not None]
         rest = [value for value in factors if number(value) is None]
-        if len(rest) != 2 or len(half) != 1 or not math.isclose(half[0] or 0.0, 0.5, rel_tol=_CLOSE):
+        if len(rest) != 2 or len(halves) != 1 or widens(halves[0], rest[0]):
+            return None
+        if not math.isclose(number(halves[0]) or 0.0, 0.5, rel_tol=_CLOSE):
             return None
         for value, other in (rest, rest[::-1]):
             for source, how in ((_erf_source(other), "none"), (_tanh_source(other), "tanh")):

@@ -67,9 +67,8 @@ def _feeds(one: Model, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     for index, port in enumerate(one.signature.inputs):
         shape = [dim if isinstance(dim, int) else sizes.get(str(dim), 3) for dim in port.shape or ()]
         array = np.random.default_rng(index).standard_normal(shape)
-        feeds[port.name] = (array * 10 if "int" in port.dtype else array > 0 if port.dtype == "bool" else array).astype(
-            port.dtype
-        )
+        fit = array * 10 if "int" in port.dtype else array > 0 if port.dtype == "bool" else array
+        feeds[port.name] = np.asarray(fit, port.dtype)
     return feeds
 
 

@@ -53,6 +53,31 @@ def test_what_only_looks_like_hard_sigmoid(signature, body, values, reason):
     misses(HardSigmoid(), model(signature, body, scalars(**values)), reason)
 
 
+WIDER = "(float[n, 4] x) => (float[1, n, 4] y)"
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "wide"),
+    [
+        (HardSigmoid(), "a = Add (x, h) y = Clip (a, zero, one)", "h"),
+        (LeakyRelu(), "m = Mul (x, h) y = Max (x, m)", "h"),
+        (Gelu(), "d = Div (x, root) e = Erf (d) a = Add (e, one) m = Mul (x, a) y = Mul (m, h)", "h"),
+        (Gelu(), "d = Div (x, root) e = Erf (d) a = Add (e, one) m = Mul (x, a) y = Mul (m, h)", "one"),
+    ],
+)
+def test_a_number_of_more_axes_adds_an_axis_to_what_it_is_combined_with(rule, body, wide):
+    values = scalars(h=0.5, zero=0, one=1, root=float(np.sqrt(2)))
+    values[wide] = values[wide].reshape(1, 1, 1)
+    read = {name: value for name, value in values.items() if f"{name})" in body or f"{name}," in body}
+    misses(rule, model(WIDER, body, read, opset=20), None)
+
+
+def test_what_gained_an_axis_before_is_taken_as_it_is():
+    values = {**scalars(h=0.5, zero=0, one=1), "k": np.full((1, 1, 1), 6, F32)}
+    before = model(WIDER, "m = Div (x, k) a = Add (m, h) y = Clip (a, zero, one)", values)
+    fires(HardSigmoid(), before, ["m = Div (x, k)", "y = HardSigmoid (m)"], tolerance=1e-6)
+
+
 @pytest.mark.parametrize("order", ["x, s", "s, x"])
 def test_hard_swish(order):
     body = f"s = HardSigmoid <alpha = 0.16666667, beta = 0.5> (x) y = Mul ({order})"
