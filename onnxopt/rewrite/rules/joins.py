@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import integers, only_reader, producer, rank, weight
+from onnxopt.rewrite.reading import Array, constant, integers, only_reader, producer, rank, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade, replaced_by, same
 
 
@@ -36,12 +37,12 @@ class ConcatChain(Rule):
     operators: ClassVar[frozenset[str]] = frozenset({"Concat"})
 
     def match(self, node: onnx_ir.Node) -> Outcome:
-        """Fire if nothing else reads what the first made."""
+        """Fire if nothing reads what the first made but such Concats: it then goes, and is copied no more."""
         for value in node.inputs:
             first = producer(value, "Concat")
-            if first is None or value is None or _axis(first, None) != _axis(node, None):
+            if first is None or value is None or not _joins_along(node, first):
                 continue
-            if not only_reader(value, node):
+            if value.is_graph_output() or not all(_joins_along(user, first) for user in value.consumers()):
                 return Miss("what is joined first is read elsewhere too", first)
             inputs = [one for given in node.inputs for one in (first.inputs if given is value else [given])]
             return replaced_by("Concat", inputs, {"axis": node.attributes.get_int("axis", 0)})
@@ -155,16 +156,73 @@ def _joined_slice(first: onnx_ir.Node, node: onnx_ir.Node, a: Cuts, b: Cuts) -> 
     return replaced_by("Slice", [first.inputs[0], *values], weights=values)
 
 
+class PickFromConcat(Rule):
+    """A Gather or Slice that takes from one of several joined parts alone takes it from that part."""
+
+    name: ClassVar[str] = "pick-from-concat"
+    operators: ClassVar[frozenset[str]] = frozenset({"Gather", "Slice"})
+    since: ClassVar[int] = 10
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if what it takes, and the sizes of the parts, are constant."""
+        concat = producer(node.inputs[0], "Concat")
+        if concat is None:
+            return None
+        axis = _axis(concat, None)
+        sizes = [size for part in concat.inputs if (size := _size(part, axis)) is not None]
+        if len(sizes) < len(concat.inputs):
+            return Miss("the size of a part is not known", concat)
+        taken = _taken(node, axis, sum(sizes))
+        if taken is None or not taken.size:
+            return None
+        for part, size, end in zip(concat.inputs, sizes, accumulate(sizes), strict=True):
+            if end - size <= taken.min() and taken.max() < end:
+                return _picked(node, part, taken - (end - size))
+        return None
+
+
+def _size(value: onnx_ir.Value | None, axis: int | None) -> int | None:
+    shape = value.shape if value is not None else None
+    size = shape[axis] if shape is not None and axis is not None and axis < len(shape) else None
+    return size if isinstance(size, int) else None
+
+
+def _taken(node: onnx_ir.Node, axis: int | None, total: int) -> Array | None:
+    """Return the places a Gather or Slice takes along an axis, if it takes along this one alone."""
+    if node.op_type == "Gather":
+        index = constant(node.inputs[1])
+        return None if index is None or _axis(node, 0) != axis else np.arange(total)[index]
+    cuts = _cuts(node)
+    if cuts is None or len(cuts[2]) != 1 or cuts[3] != (1,) or cuts[2][0] % (rank(node.inputs[0]) or 1) != axis:
+        return None
+    return np.arange(total)[cuts[0][0] : cuts[1][0]]
+
+
+def _picked(node: onnx_ir.Node, part: onnx_ir.Value | None, places: Array) -> Replacement:
+    if node.op_type == "Gather":
+        index = weight(f"{node.name}_index", places, constant(node.inputs[1]))
+        return remade(node, [part, index], weights=(index,))
+    bounds = (("starts", int(places[0])), ("ends", int(places[-1]) + 1))
+    starts, ends = (weight(f"{node.name}_{word}", np.array([bound]), np.zeros(0, np.int64)) for word, bound in bounds)
+    return remade(node, [part, starts, ends, node.inputs[3]], weights=(starts, ends))
+
+
+def _joins_along(node: onnx_ir.Node, first: onnx_ir.Node) -> bool:
+    """Whether a node joins along the same axis as the Concat before it; both join tensors of as many axes."""
+    return producer(node.outputs[0], "Concat") is node and _axis(node, None) == _axis(first, None)
+
+
 def _axis(node: onnx_ir.Node, default: int | None) -> int | None:
+    """Return the axis a node works along; a negative one stays where the number of axes is not known."""
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else default
-    total = rank(node.inputs[0])
-    return axis if axis is None or axis >= 0 else (None if total is None else axis + total)
+    return axis if axis is None or axis >= 0 else axis + (rank(node.inputs[0]) or 0)
 
 
 JOINS: tuple[Rule, ...] = (
     SplitConcat(),
     ConcatChain(),
     SliceChain(),
+    PickFromConcat(),
     WhereNot(),
     DoubleNegation(),
     TransposeIntoGemm(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir
+from onnx_ir import DataType
 
-from onnxopt.rewrite.reading import constant, only_reader, producer, weight
+from onnxopt.ir.shapes import known_shape
+from onnxopt.rewrite.reading import constant, integers, only_reader, producer, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, replaced_by, same
 from onnxopt.rewrite.sizes import Size, dimensions, held
 
@@ -21,9 +24,10 @@ class ConstantReshape(Rule):
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if a 0, which copies, and one -1 can say all that is computed."""
         wanted, have = held(node.inputs[1]), dimensions(node.inputs[0])
-        allowed = node.attributes.get_int("allowzero", 0)
-        if wanted is None or constant(node.inputs[1]) is not None or allowed:
+        if wanted is None or constant(node.inputs[1]) is not None:
             return None
+        if node.attributes.get_int("allowzero", 0) and 0 in wanted:
+            return Miss("a 0 in its shape is an empty dimension", node)
         shape = _constant_shape(wanted, have or ())
         if isinstance(shape, list):
             return Miss(f"its dimensions {shape} are computed", node)
@@ -99,4 +103,69 @@ class NoOpExpand(Rule):
         return same(node.inputs[0], node) if all(a in (1, b) for a, b in zip(wanted, there, strict=True)) else None
 
 
-SHAPES: tuple[Rule, ...] = (ConstantReshape(), ViewChain(), NoOpExpand())
+class KnownDimensions(Rule):
+    """What is computed of dimensions alone, and is the same numbers whatever the sizes, is a constant."""
+
+    name: ClassVar[str] = "known-dimensions"
+    operators: ClassVar[frozenset[str]] = frozenset(
+        {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+    )
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if the result is a scalar or vector of integers that are all known."""
+        made = node.outputs[0]
+        shape = known_shape(made)
+        if made.dtype not in (DataType.INT32, DataType.INT64) or shape is None or len(shape) > 1:
+            return None
+        numbers = [one for one in held(made) or () if isinstance(one, int) and abs(one) < _LARGE]
+        if len(numbers) != math.prod(shape) or not numbers:
+            return None
+        known = weight(f"{made.name}_known", np.array(numbers, made.dtype.numpy()).reshape(shape))
+        return Replacement((known,), weights=(known,))
+
+
+_LARGE = 1 << 31
+"""What a dimension never reaches; larger numbers stand for the end of an axis, and another type may not hold them."""
+
+
+class SliceOfShape(Rule):
+    """A Slice of the Shape of a value, or a Gather of one of its dimensions, is a Shape from there to there."""
+
+    name: ClassVar[str] = "slice-of-shape"
+    operators: ClassVar[frozenset[str]] = frozenset({"Gather", "Slice"})
+    since: ClassVar[int] = 15
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if what it takes is constant and in one piece, and the Shape is whole."""
+        first = producer(node.inputs[0], "Shape")
+        if first is None:
+            return None
+        if first.attributes:
+            return Miss("it is a part of the shape already", first)
+        bounds = _taken_at(node) if node.op_type == "Gather" else _cut_at(node)
+        if bounds is None:
+            return Miss("what it takes is not constant and in one piece", node)
+        start, end = bounds
+        return replaced_by("Shape", first.inputs, {"start": start, **({} if end is None else {"end": end})})
+
+
+def _taken_at(node: onnx_ir.Node) -> tuple[int, int | None] | None:
+    """Return the first place a Gather takes, and the one after its last, None for all that follow."""
+    index = constant(node.inputs[1])
+    if index is None or index.shape != (1,):
+        return None
+    return int(index[0]), int(index[0]) + 1 or None
+
+
+def _cut_at(node: onnx_ir.Node) -> tuple[int, int | None] | None:
+    starts, ends = (integers(node, "", slot) for slot in (1, 2))
+    steps = integers(node, "", 4) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+    if starts is None or ends is None or steps != (1,):
+        return None
+    return max(starts[0], -_MOST_AXES), ends[0] if ends[0] <= _MOST_AXES else None
+
+
+_MOST_AXES = 1 << 10
+"""What counts from further than this counts from the first, or to the last, axis; runtimes take far fewer."""
+
+SHAPES: tuple[Rule, ...] = (ConstantReshape(), ViewChain(), NoOpExpand(), KnownDimensions(), SliceOfShape())

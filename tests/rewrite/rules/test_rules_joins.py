@@ -6,6 +6,7 @@ import pytest
 from onnxopt.rewrite.rules.joins import (
     ConcatChain,
     DoubleNegation,
+    PickFromConcat,
     SliceChain,
     SplitConcat,
     TransposeIntoGemm,
@@ -43,9 +44,16 @@ def test_concats_in_a_row_are_one():
     fires(ConcatChain(), before, ["val_0 = Concat (x, x, x, x)", "y = Relu (val_0)"])
 
 
-def test_a_concat_that_is_read_elsewhere_stays():
-    body = "a = Concat <axis = 1> (x, x) y = Concat <axis = 1> (x, a) z = Relu (a)"
-    before = model("(float[n, 4] x) => (float[n, 12] y, float[n, 8] z)", body)
+def test_a_concat_that_only_concats_read_goes():
+    body = "a = Concat <axis = 1> (x, x) y = Concat <axis = -1> (x, a) z = Concat <axis = 1> (a, a)"
+    before = model("(float[n, 4] x) => (float[n, 12] y, float[n, 16] z)", body)
+    fires(ConcatChain(), before, ["y = Concat (x, x, x)", "z = Concat (x, x, x, x)"])
+
+
+@pytest.mark.parametrize("reader", ["Relu (a)", "Concat <axis = 0> (a, a)"])
+def test_a_concat_that_is_read_elsewhere_stays(reader):
+    body = f"a = Concat <axis = 1> (x, x) y = Concat <axis = 1> (x, a) z = {reader}"
+    before = model("(float[n, 4] x) => (float[n, 12] y, float[m, 8] z)", body)
     misses(ConcatChain(), before, "what is joined first is read elsewhere too")
 
 
@@ -116,3 +124,49 @@ def test_cuts_along_the_same_axis_stay(body, reason):
     weights = {"s1": INTS([1]), "e3": INTS([3]), "a1": INTS([1]), "minus": INTS([-1])}
     used = {name: array for name, array in weights.items() if f" {name}" in body}
     misses(SliceChain(), model("(float[n, 4] x) => (float[a, b] y)", body, used), reason)
+
+
+PARTS = "(float[n, 2] a, float[n, 3] b, float[n, 1] c) => (float[n, k] y)"
+
+
+@pytest.mark.parametrize(
+    ("pick", "after", "index"),
+    [
+        ("Gather <axis = 1> (j, i)", "y = Gather (b, node_1_index)", [1]),
+        ("Gather <axis = -1> (j, last)", "y = Gather (c, node_1_index)", [0]),
+        ("Gather <axis = 1> (j, both)", "y = Gather (b, node_1_index)", [2, 0]),
+        ("Slice (j, three, five, one)", "y = Slice (b, node_1_starts, node_1_ends, one)", [1]),
+        ("Slice (j, last, most, one)", "y = Slice (c, node_1_starts, node_1_ends, one)", [0]),
+    ],
+)
+def test_what_one_part_holds_is_taken_from_it(pick, after, index):
+    weights = {"i": [3], "last": [-1], "both": [4, 2], "three": [3], "five": [5], "one": [1], "most": [2**60]}
+    read = {name: INTS(value) for name, value in weights.items() if f"{name})" in pick or f"{name}," in pick}
+    body = f"j = Concat <axis = 1> (a, b, c) y = {pick}"
+    changed = fires(PickFromConcat(), model(PARTS, body, read), [after])
+    assert changed.graph.graph[0].inputs[1].const_value.numpy().tolist() == index
+
+
+def test_a_number_picks_an_axis_away():
+    signature = "(float[1, n] a, float[1, n] b) => (float[n] y)"
+    before = model(signature, "j = Concat <axis = 0> (a, b) y = Gather (j, i)", {"i": INTS(-1)})
+    fires(PickFromConcat(), before, ["y = Gather (b, node_1_index)"])
+
+
+@pytest.mark.parametrize(
+    ("signature", "pick", "reason"),
+    [
+        (PARTS, "Gather <axis = 1> (j, i)", None),
+        (PARTS, "Gather <axis = 0> (j, i)", None),
+        (PARTS, "Slice (j, i, i)", None),
+        (PARTS.replace("3] b", "m] b"), "Gather <axis = 1> (j, i)", "the size of a part is not known"),
+    ],
+)
+def test_what_several_parts_hold_is_taken_from_the_whole(signature, pick, reason):
+    before = model(signature, f"j = Concat <axis = 1> (a, b, c) y = {pick}", {"i": INTS([0, 2])})
+    misses(PickFromConcat(), before, reason)
+
+
+def test_axes_counted_from_the_end_are_not_confused_where_the_rank_is_not_known():
+    body = "r = Reshape (x, to) a = Concat <axis = -1> (r, r) y = Concat <axis = -2> (a, a)"
+    misses(ConcatChain(), model("(float[n, 4] x, int64[k] to) => (float[m, 8] y)", body), None)
