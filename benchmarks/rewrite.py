@@ -227,7 +227,7 @@ def _refines(new: Port, old: Port) -> bool:
 
 def _line(name: str, found: Mapping[str, Made]) -> str:
     cells = [
-        f"{tool} {'broken' if made.problem else made.nodes} in {made.seconds:.2f} s" for tool, made in found.items()
+        f"{tool} {'broken' if made.problem else made.nodes} in {made.seconds:.3f} s" for tool, made in found.items()
     ]
     told = [f"\n  {tool}: {made.problem[:150]}" for tool, made in found.items() if made.problem]
     return f"{name}: {found['input'].nodes} nodes; " + ", ".join(cells[1:]) + "".join(told)

@@ -60,7 +60,7 @@ def _deciding(model: Path, folder: Path, fired: Sequence[str], runtime: str, dat
 
 
 def _speedup(model: Path, made: Path, runtime: str, data: Path | None) -> Speedup:
-    found = onnxopt.profile(
+    found = onnxopt.profile_model(
         made, runtime=runtime, versus=model, data=str(data) if data else None, threads=1, seconds=SECONDS
     )
     assert found.speedup is not None

@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxopt.api import apply_pass, compare, evaluate, inspect, optimize, profile, run, write_data
+    from onnxopt.api import apply_pass, compare, evaluate_model, inspect, optimize, profile_model, run, write_data
     from onnxopt.context import Context
     from onnxopt.errors import OnnxoptError
     from onnxopt.export.from_torch import export_model
     from onnxopt.ir.model import Model
     from onnxopt.ir.read import read_model
     from onnxopt.ir.write import write_model
-    from onnxopt.passes import Pass, Repeat, Sequence, make_pass, option, options
+    from onnxopt.passes import Pass, Repeat, Sequence, make_pass
     from onnxopt.pipeline.artefact import open_engine
 
 __version__ = "0.1.0"
@@ -31,15 +31,13 @@ _PLACES = {
     "Sequence": "onnxopt.passes",
     "apply_pass": "onnxopt.api",
     "compare": "onnxopt.api",
-    "evaluate": "onnxopt.api",
+    "evaluate_model": "onnxopt.api",
     "export_model": "onnxopt.export.from_torch",
     "inspect": "onnxopt.api",
     "make_pass": "onnxopt.passes",
     "open_engine": "onnxopt.pipeline.artefact",
     "optimize": "onnxopt.api",
-    "option": "onnxopt.passes",
-    "options": "onnxopt.passes",
-    "profile": "onnxopt.api",
+    "profile_model": "onnxopt.api",
     "read_model": "onnxopt.ir.read",
     "run": "onnxopt.api",
     "write_data": "onnxopt.api",
@@ -55,15 +53,13 @@ __all__ = [
     "Sequence",
     "apply_pass",
     "compare",
-    "evaluate",
+    "evaluate_model",
     "export_model",
     "inspect",
     "make_pass",
     "open_engine",
     "optimize",
-    "option",
-    "options",
-    "profile",
+    "profile_model",
     "read_model",
     "run",
     "write_data",

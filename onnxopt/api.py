@@ -172,7 +172,7 @@ def inspect(model: Place) -> Summary:
     return summarise(read_model(model), Path(model))
 
 
-def profile(
+def profile_model(
     model: Place,
     *,
     data: str | None = None,
@@ -205,7 +205,7 @@ def profile(
     return Profile(*told, found.candidate, found.baseline, found.speedup)
 
 
-def evaluate(
+def evaluate_model(
     model: Place,
     *,
     data: str,

@@ -21,6 +21,11 @@ def test_there_are_at_most_25_public_names_and_all_resolve():
         assert inspect.getdoc(getattr(onnxopt, name))
 
 
+def test_no_public_name_is_a_module_that_hides_it_once_imported():
+    package = Path(onnxopt.__file__).parent
+    assert not {path.stem for path in package.iterdir()} & set(onnxopt.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'optimise'"):
         getattr(onnxopt, "optimise")  # noqa: B009

@@ -42,7 +42,7 @@ def profile(
     from onnxopt.pipeline.record import plain
     from onnxopt.report.tables import profile_table
 
-    found = api.profile(
+    found = api.profile_model(
         model,
         data=data,
         runtime=runtime,
@@ -76,7 +76,7 @@ def evaluate(
 
     if data is None or (metric is None and reference is None):
         raise UsageError("nothing to evaluate by", hint="give --data, and --metric or --reference")
-    found = api.evaluate(
+    found = api.evaluate_model(
         model,
         data=data,
         metric=metric,

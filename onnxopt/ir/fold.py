@@ -23,19 +23,20 @@ _SMALL = 8192
 """Elements; below it any result may be stored, whatever it was made from."""
 
 
-def fold(graph: onnx_ir.Model, growth: int, keep: frozenset[str] = frozenset()) -> None:
+def fold(graph: onnx_ir.Model, growth: int, keep: frozenset[str] = frozenset(), *, infer: bool = True) -> None:
     """Fold constants in place; see ``FoldConstants``.
 
     Args:
         graph: The model.
         growth: Bytes one folded tensor may add.
         keep: Initializers that must stay as they are, such as parameters that will be trained.
+        infer: Whether to infer shapes on the way, node by node; superfluous where they were inferred before.
     """
     from onnxscript.optimizer import fold_constants
 
     fold_constants(
         graph,
-        onnx_shape_inference=True,
+        onnx_shape_inference=infer,
         input_size_limit=_SMALL,
         output_size_limit=max(_SMALL, growth // 4),
         should_fold=lambda node: _should_fold(node, growth, keep),

@@ -49,9 +49,11 @@ class CheckedRewriter:
             check: Whether answers are compared; ``if-possible`` goes on, and tells so, where they show nothing.
         """
         self._ctx = ctx
-        self._check = check
-        self._own = Verifier(probes(Model(graph), ctx.data if ctx.has_data else None), ctx.scratch)
-        self._verifier = ctx.verifier or self._own
+        self._must_show = check == "always"
+        self._own: Verifier | None = None
+        if check != "never" and ctx.verifier is None:
+            self._own = Verifier(probes(Model(graph), ctx.data if ctx.has_data else None), ctx.scratch)
+        self._verifier = None if check == "never" else ctx.verifier or self._own
         self._banned: set[str] = set()
         self._left_out: frozenset[Application] = frozenset()
         self._distrusted: frozenset[str] = frozenset()
@@ -59,23 +61,31 @@ class CheckedRewriter:
 
     def close(self) -> None:
         """End the process models are verified in."""
-        self._own.close()
+        if self._own is not None:
+            self._own.close()
 
-    def apply(self, model: Model, steps: Sequence[GraphStep], rules: Sequence[Rule] = ()) -> Model:
-        """Return the model after all steps, and then rules until none fires, as far as they keep what it computes.
+    def apply(
+        self,
+        model: Model,
+        steps: Sequence[GraphStep],
+        rules: Sequence[Rule] = (),
+        afterwards: Sequence[GraphStep] = (),
+    ) -> Model:
+        """Return the model after all steps, rules until none fires, and more steps, as far as it computes the same.
 
         All are verified together. Where that fails, steps are verified one by one and the others told and skipped;
         an application of a rule that breaks the model is found, told and left out. What rules fired and what nearly
         did is added to ``log``.
         """
-        wanted = [step for step in steps if step.name not in self._banned]
+        wanted, last = ([step for step in some if step.name not in self._banned] for some in (steps, afterwards))
         log = Log()
         try:
-            after = self._verified(model, _changed(model, "rewriting", *wanted, self._step(rules, log)), "rewriting")
+            after = _changed(model, "rewriting", *wanted, self._step(rules, log), *last)
+            after = self._verified(model, after, "rewriting")
         except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:
-            return self._with_rules(self._one_by_one(model, wanted), rules)
+            return self._one_by_one(self._with_rules(self._one_by_one(model, wanted), rules), last)
         self.log.add(log)
         return after
 
@@ -132,9 +142,14 @@ class CheckedRewriter:
 
         def apply(graph: onnx_ir.Model) -> None:
             trusted = [rule for rule in rules if rule.name not in self._distrusted]
-            if trusted:
+            revealing = {rule.name for rule in trusted if rule.reveals_shapes}
+            learnt = bool(trusted)
+            while learnt:
                 infer_shapes(graph)
-                log.add(apply_rules(graph, trusted, most=most, left_out=self._left_out))
+                left = None if most is None else most - len(log.fired)
+                found = apply_rules(graph, trusted, most=left, left_out=self._left_out)
+                log.add(found)
+                learnt = any(fired.rule in revealing for fired in found.fired)
 
         return GraphStep("rewriting", apply)
 
@@ -151,14 +166,14 @@ class CheckedRewriter:
         return model
 
     def _verified(self, before: Model, after: Model, what: str) -> Model:
-        if after.digest == before.digest or self._check == "never":
+        if after.digest == before.digest or self._verifier is None:
             return after
         try:
             self._verifier.verify(before, after, what)
         except UnverifiableError as error:
-            if self._check == "always":
+            if self._must_show:
                 raise
-            self._check = "never"
+            self._verifier = None
             self._ctx.emit(Warned(f"not verified, only checked to be a valid model: {error.what}"))
         return after
 

@@ -84,13 +84,14 @@ class Rewrite(Pass):
         return model
 
     def _to_fixpoint(self, model: Model, rewriter: CheckedRewriter) -> Model:
-        steps, rules = _whole_graph_steps(self.growth), self._chosen()
-        for _ in range(self.rounds):
-            after = rewriter.apply(model, steps, rules)
+        rules = self._chosen()
+        for count in range(self.rounds):
+            steps = (*_computing_steps(self.growth, infer=count == 0), *_TIDYING_STEPS)
+            after = rewriter.apply(model, steps, rules, _TIDYING_STEPS)
             if after.digest == model.digest:
-                return after
+                break
             model = after
-        return rewriter.apply(model, steps)
+        return model
 
     def _others(self, folder: Path) -> Iterator[GraphStep]:
         """Yield what other projects may do better."""
@@ -110,19 +111,24 @@ class Rewrite(Pass):
         ]
 
 
-def _whole_graph_steps(growth: int) -> list[GraphStep]:
-    """Return what needs no rule, because it looks at the whole graph."""
-    return [
-        GraphStep("freeze weights", freeze_weights),
-        GraphStep("inline functions", _inline),
-        GraphStep("fold constants", partial(fold, growth=growth)),
-        GraphStep("remove identities", remove_identities),
-        GraphStep("lift constants", lift_constants),
-        GraphStep("merge equal weights", merge_equal_weights),
-        GraphStep("merge equal nodes", merge_equal_nodes),
-        GraphStep("remove unused", remove_unused),
-    ]
-
-
 def _inline(graph: onnx_ir.Model) -> None:
     onnx_ir_passes.InlinePass()(graph)
+
+
+def _computing_steps(growth: int, *, infer: bool) -> tuple[GraphStep, ...]:
+    """Return what needs no rule, because it looks at the whole graph, and makes work for rules."""
+    return (
+        GraphStep("freeze weights", freeze_weights),
+        GraphStep("inline functions", _inline),
+        GraphStep("fold constants", partial(fold, growth=growth, infer=infer)),
+    )
+
+
+_TIDYING_STEPS = (
+    GraphStep("remove identities", remove_identities),
+    GraphStep("lift constants", lift_constants),
+    GraphStep("merge equal weights", merge_equal_weights),
+    GraphStep("merge equal nodes", merge_equal_nodes),
+    GraphStep("remove unused", remove_unused),
+)
+"""What needs no rule either, and what rules leave to be tidied up."""

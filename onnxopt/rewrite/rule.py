@@ -50,11 +50,13 @@ class Rule(ABC):
         name: What ``--only``, ``--skip`` and reports call it.
         operators: Types of the node ``match`` is asked about, all of ONNX's own domain.
         since: The first opset that has what the rule puts there.
+        reveals_shapes: Whether shapes may be inferred afterwards that were not known before.
     """
 
     name: ClassVar[str]
     operators: ClassVar[frozenset[str]]
     since: ClassVar[int] = 1
+    reveals_shapes: ClassVar[bool] = False
 
     @abstractmethod
     def match(self, node: onnx_ir.Node) -> Outcome:

@@ -20,6 +20,7 @@ class ConstantReshape(Rule):
 
     name: ClassVar[str] = "constant-reshape"
     operators: ClassVar[frozenset[str]] = frozenset({"Reshape"})
+    reveals_shapes: ClassVar[bool] = True
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if a 0, which copies, and one -1 can say all that is computed."""
@@ -110,6 +111,7 @@ class KnownDimensions(Rule):
     operators: ClassVar[frozenset[str]] = frozenset(
         {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
     )
+    reveals_shapes: ClassVar[bool] = True
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if the result is a scalar or vector of integers that are all known."""
