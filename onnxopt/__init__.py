@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxopt.api import apply_pass, compare, evaluate_model, inspect, optimize, profile_model, run, write_data
+    from onnxopt.api import (
+        apply_pass,
+        bucket_shapes,
+        compare,
+        evaluate_model,
+        inspect,
+        optimize,
+        profile_model,
+        run,
+        write_data,
+    )
     from onnxopt.context import Context
     from onnxopt.errors import OnnxoptError
     from onnxopt.export.from_torch import export_model
@@ -30,6 +40,7 @@ _PLACES = {
     "Repeat": "onnxopt.passes",
     "Sequence": "onnxopt.passes",
     "apply_pass": "onnxopt.api",
+    "bucket_shapes": "onnxopt.api",
     "compare": "onnxopt.api",
     "evaluate_model": "onnxopt.api",
     "export_model": "onnxopt.export.from_torch",
@@ -52,6 +63,7 @@ __all__ = [
     "Repeat",
     "Sequence",
     "apply_pass",
+    "bucket_shapes",
     "compare",
     "evaluate_model",
     "export_model",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
 from onnxopt.ir.write import check_folder, refuse_overwriting, write_model
 from onnxopt.options import build
-from onnxopt.passes import make_pass
+from onnxopt.passes import Pass, make_pass
 from onnxopt.pipeline.artefact import write_artefact
 from onnxopt.pipeline.cache import Cache
 from onnxopt.pipeline.effort import EFFORTS
@@ -154,17 +155,51 @@ def apply_pass(
         OnnxoptError: The model, the options or the data cannot be used, or the answer changed.
     """
     change = make_pass(name, options, where=f"options of {name}")
-    read = read_model(model)
-    refuse_overwriting(Path(model), read.graph, _onnx_file(out))
-    samples = _calibration(data, read, seed)
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxopt-")))
-        steps = CachedSteps(_cache(cache), listen or _ignore, f"{name} {Path(model).resolve()}")
-        maker = Maker(steps, target(), samples, scratch, seed=seed, verify=verify)
-        stack.callback(maker.close)
-        made = maker.apply(change, maker.add(Path(model), read))
-        write_model(maker.load(made), out)
-        return replace(made, path=Path(out))
+    return _apply(Path(model), (change,), Path(out), data, cache, verify, seed, listen)
+
+
+def bucket_shapes(
+    model: Place,
+    dims: Mapping[str, Sequence[int]],
+    out: Place,
+    *,
+    data: str | None = None,
+    cache: Place | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    listen: Listener | None = None,
+) -> tuple[ModelFile, ...]:
+    """Write a model for each combination of sizes, its shapes fixed, rewritten and verified, as NAME-DIM8-….onnx.
+
+    Args:
+        model: The ``.onnx`` file.
+        dims: Sizes by the dimension's name, or by INPUT.AXIS where it has none.
+        out: The folder to write to.
+        data: Calibration samples, as ``--data``; those of other sizes verify nothing.
+        cache: Folder of results.
+        verify: Whether to hold each model to the one it was made from.
+        seed: Of every random choice.
+        listen: Told what happens.
+
+    Raises:
+        UsageError: There are no sizes, or too many combinations.
+        OnnxoptError: The model cannot take a size, or the answer changed; models written before stay.
+    """
+    combinations = [dict(zip(dims, sizes, strict=True)) for sizes in product(*dims.values())]
+    if not dims or not 1 <= len(combinations) <= _MOST_BUCKETS:
+        raise UsageError(
+            f"the sizes make {len(combinations) if dims else 0} models",
+            hint=f"name sizes for 1 to {_MOST_BUCKETS} models",
+        )
+    made = []
+    for sizes in combinations:
+        name = "-".join((Path(model).stem, *(f"{_in_file_name(dim)}{size}" for dim, size in sizes.items())))
+        passes = (make_pass("fix-shapes", {"dims": sizes}), make_pass("rewrite"))
+        made.append(_apply(Path(model), passes, Path(out) / f"{name}.onnx", data, cache, verify, seed, listen))
+    return tuple(made)
+
+
+_MOST_BUCKETS = 64
 
 
 def inspect(model: Place) -> Summary:
@@ -315,6 +350,36 @@ def _check_out(out: Path, recipe: Recipe) -> None:
     check_folder(out)
     if isinstance(recipe.model, Path) and recipe.model.resolve().parent == out.resolve():
         raise UsageError(f"{out} is the folder of the input, which would be overwritten", hint="choose another --out")
+
+
+def _apply(
+    model: Path,
+    changes: Sequence[Pass],
+    out: Path,
+    data: str | None,
+    cache: Place | None,
+    verify: bool,
+    seed: int,
+    listen: Listener | None,
+) -> ModelFile:
+    """Apply passes one after the other, each verified if it must not change the answer, and write the result."""
+    read = read_model(model)
+    refuse_overwriting(model, read.graph, _onnx_file(out))
+    samples = _calibration(data, read, seed)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxopt-")))
+        steps = CachedSteps(_cache(cache), listen or _ignore, f"{changes[0].name} {model.resolve()}")
+        maker = Maker(steps, target(), samples, scratch, seed=seed, verify=verify)
+        stack.callback(maker.close)
+        made = maker.add(model, read)
+        for change in changes:
+            made = maker.apply(change, made)
+        write_model(maker.load(made), out)
+        return replace(made, path=out)
+
+
+def _in_file_name(dim: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in dim)
 
 
 def _onnx_file(out: Place) -> Path:

@@ -70,3 +70,16 @@ def pairs(texts: Iterable[str] | None, flag: str) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UsageError(f"{flag} {text!r}: the value cannot be read", hint="quote it") from error
     return found
+
+
+def sizes(given: Any, flag: str) -> list[int]:
+    """Return sizes written as 8,16,32.
+
+    Raises:
+        UsageError: One is no number above 0.
+    """
+    parts = [part.strip() for part in str(given).split(",")]
+    wrong = [part for part in parts if not part.isdecimal() or not int(part)]
+    if wrong:
+        raise UsageError(f"{wrong[0]!r} is no size", where=flag, hint="write sizes as NAME=8,16,32")
+    return [int(part) for part in dict.fromkeys(parts)]

@@ -87,6 +87,7 @@ _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
         models.compare,
         models.data,
         models.export,
+        models.bucket_shapes,
     ),
     _ABOUT: (about.passes, about.targets, about.doctor),
 }

@@ -153,3 +153,32 @@ def export(
 
     found = export_model(source, out, weights=weights, dynamic=dynamic or (), opset=opset)
     show_json(export_record(found, out)) if json else show(export_table(found, out))
+
+
+def bucket_shapes(
+    ctx: typer.Context,
+    model: arg.Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder to write to", show_default=False)],
+    dims: Annotated[
+        list[str], typer.Option(help="sizes of a dimension, as NAME=8,16,32; may be repeated", show_default=False)
+    ],
+    data: arg.Data = None,
+    cache: arg.CacheFolder = None,
+    seed: arg.Seed = 0,
+    json: arg.Json = False,
+) -> None:
+    """Write a model for each size of a dynamic dimension: shapes fixed, rewritten, verified; for runtimes that plan.
+
+    Several dimensions make a model for each combination. An application pads its input to the next larger size.
+
+    Example:  onnxopt bucket-shapes bert.onnx --dims tokens=32,64,128 --dims batch=1 --out buckets/
+    """
+    from onnxopt import api
+    from onnxopt.cli.progress import Reporter
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.tables import buckets_table
+
+    with Reporter(ctx.obj) as listen:
+        sizes = {name: arg.sizes(given, "--dims") for name, given in arg.pairs(dims, "--dims").items()}
+        made = api.bucket_shapes(model, sizes, out, data=data, cache=cache, seed=seed, listen=listen)
+    show_json(plain(made)) if json else show(buckets_table(made))

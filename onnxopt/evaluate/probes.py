@@ -22,12 +22,17 @@ def probes(model: Model, samples: Samples | None, *, seeds: int = _SEEDS) -> tup
 
     Args:
         model: The model before it was changed.
-        samples: Real ones, if there are any; a few are used, spread over all of them.
+        samples: Real ones, if there are any; a few are used, spread over all of them, as far as the model takes them.
         seeds: How many made-up feeds.
     """
-    real = [samples.read(i) for i in np.unique(np.linspace(0, len(samples) - 1, _REAL).astype(int))] if samples else []
+    places = np.unique(np.linspace(0, len(samples) - 1, _REAL).astype(int)) if samples else ()
+    real = [sample for i in places if samples and _fits(sample := samples.read(i), model.signature)]
     made = list(_synthetic(model, real[0].feeds if real else None, seeds))
     return (*real, *made, *_resized(real[:1] or made[:1], model.signature))
+
+
+def _fits(sample: Sample, signature: Signature) -> bool:
+    return all(port.accepts_shape(sample.feeds[port.name].shape) for port in signature.inputs)
 
 
 def _synthetic(model: Model, like: Feeds | None, seeds: int) -> Iterator[Sample]:

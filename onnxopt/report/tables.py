@@ -144,6 +144,17 @@ def applied_table(before: Path, made: ModelFile) -> RenderableType:
     return Group(*lines)
 
 
+def buckets_table(made: Iterable[ModelFile]) -> RenderableType:
+    """Return what was written for each size."""
+    rows = [(str(one.path), str(one.nodes), words.size(one.size_bytes), _largest_error(one)) for one in made]
+    return _table(("file", "nodes", "size", "outputs differ by"), rows, right=(1, 2, 3))
+
+
+def _largest_error(made: ModelFile) -> str:
+    errors = [step.verification for step in made.steps if step.verification is not None]
+    return f"{max(errors):.1e} std" if errors else "not verified"
+
+
 def rules_table(told: RulesTold) -> RenderableType:
     """Return ``--explain``: what each rule did, then where, and where it nearly did something and why it did not."""
     most = None if told.rule else _PLACES

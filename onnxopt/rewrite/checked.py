@@ -77,15 +77,15 @@ class CheckedRewriter:
         an application of a rule that breaks the model is found, told and left out. What rules fired and what nearly
         did is added to ``log``.
         """
-        wanted, last = ([step for step in some if step.name not in self._banned] for some in (steps, afterwards))
         log = Log()
+        wanted = [*self._allowed(steps), self._step(rules, log), *self._allowed(afterwards)]
         try:
-            after = _changed(model, "rewriting", *wanted, self._step(rules, log), *last)
-            after = self._verified(model, after, "rewriting")
+            after = self._verified(model, _changed(model, "rewriting", *wanted), "rewriting")
         except _NOT_ITS_FAULT:
             raise
         except OnnxoptError:
-            return self._one_by_one(self._with_rules(self._one_by_one(model, wanted), rules), last)
+            model = self._with_rules(self._one_by_one(model, steps), rules)
+            return self._one_by_one(model, afterwards)
         self.log.add(log)
         return after
 
@@ -153,8 +153,11 @@ class CheckedRewriter:
 
         return GraphStep("rewriting", apply)
 
+    def _allowed(self, steps: Sequence[GraphStep]) -> Sequence[GraphStep]:
+        return [step for step in steps if step.name not in self._banned]
+
     def _one_by_one(self, model: Model, steps: Sequence[GraphStep]) -> Model:
-        for step in steps:
+        for step in self._allowed(steps):
             try:
                 model = self._verified(model, _changed(model, step.name, step), step.name)
             except _NOT_ITS_FAULT:

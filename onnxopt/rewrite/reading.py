@@ -39,6 +39,11 @@ def only_reader(value: onnx_ir.Value, node: onnx_ir.Node) -> bool:
     return not value.is_graph_output() and {user for user, _ in value.uses()} == {node}
 
 
+def read_once(node: onnx_ir.Node) -> bool:
+    """Whether the first output of a node is read in one place alone."""
+    return len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
+
+
 def is_read(value: onnx_ir.Value) -> bool:
     """Whether a node or the outside reads a value."""
     return bool(value.uses()) or value.is_graph_output()

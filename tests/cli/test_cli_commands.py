@@ -12,7 +12,7 @@ import pytest
 import onnxopt
 from onnxopt.data.files import write_samples
 from onnxopt.registry import names
-from tests.graphs import cnn, mlp, samples, saved
+from tests.graphs import answers, cnn, mlp, samples, saved
 from tests.signals import listen_to_ctrl_c
 
 
@@ -111,6 +111,21 @@ def test_evaluate_against_a_reference(folder):
     found = json.loads(run(folder, *words))
     assert 10 < found["score"]["value"] < 60
     assert found["drift"]["outputs"][0]["sqnr_db"] == pytest.approx(found["score"]["value"])
+
+
+def test_bucket_shapes_writes_a_model_for_each_size(folder):
+    words = ("bucket-shapes", "cnn.onnx", "--dims", "batch=1,3", "--data", "data", "--out", "buckets", "--json")
+    told = json.loads(run(folder, *words))
+    assert [one["path"] for one in told] == ["buckets/cnn-batch1.onnx", "buckets/cnn-batch3.onnx"]
+    for size, one in zip((1, 3), told, strict=True):
+        assert 0 <= max(step["verification"] for step in one["steps"]) < 1e-3
+        model = onnxopt.read_model(folder / one["path"])
+        assert model.signature.inputs[0].shape == (size, 3, 8, 8)
+        assert "BatchNormalization" not in model.operators
+        feeds = {"image": np.random.default_rng(size).random((size, 3, 8, 8), np.float32)}
+        want, have = (answers(one, feeds)["scores"] for one in (cnn(), model))
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+    assert "cnn-batch3.onnx" in run(folder, *words[:-1])
 
 
 def test_data_writes_the_exchange_format(folder):

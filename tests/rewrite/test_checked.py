@@ -124,6 +124,13 @@ def test_a_step_left_out_is_not_tried_again(run: Run) -> None:
     assert len(run.warnings) == 1
 
 
+def test_a_step_left_out_before_rules_is_not_tried_after_them(run: Run) -> None:
+    wrong = GraphStep("wrong", _wrong_slope)
+    after = run.rewriter.apply(run.model, [LIFT, wrong], (), [SHORTEN, wrong])
+    assert node_lines(after) == AFTER
+    assert len(run.warnings) == 1
+
+
 def test_two_broken_steps_are_both_found(run: Run) -> None:
     after = run.apply(GraphStep("wrong", _wrong_slope), LIFT, GraphStep("fails", _fails), SHORTEN)
     assert node_lines(after) == AFTER

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from onnxopt.rewrite.rule import Rule
 from onnxopt.rewrite.rules.activations import ACTIVATIONS
 from onnxopt.rewrite.rules.affine import AFFINE
+from onnxopt.rewrite.rules.attention import ATTENTION
 from onnxopt.rewrite.rules.before import BEFORE
 from onnxopt.rewrite.rules.chains import CHAINS
 from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.loops import LOOPS
-from onnxopt.rewrite.rules.norms import NORMS
+from onnxopt.rewrite.rules.norms import GROUP_NORMS, NORMS
 from onnxopt.rewrite.rules.parallel import PARALLEL
 from onnxopt.rewrite.rules.quantized import QUANTIZED
 from onnxopt.rewrite.rules.recurrent import RECURRENT
@@ -34,9 +35,11 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "recurrent": RECURRENT,
     "loops": LOOPS,
     "siblings": SIBLINGS,
+    "attention": ATTENTION,
+    "group-norms": GROUP_NORMS,
 }
 
-ON_REQUEST = frozenset({"siblings"})
+ON_REQUEST = frozenset({"siblings", "attention", "group-norms"})
 """Families that are applied only where they are named: what they do to latency has not been measured."""
 
 

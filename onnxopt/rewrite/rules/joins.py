@@ -172,7 +172,7 @@ class PickFromConcat(Rule):
         sizes = [size for part in concat.inputs if (size := _size(part, axis)) is not None]
         if len(sizes) < len(concat.inputs):
             return Miss("the size of a part is not known", concat)
-        taken = _taken(node, axis, sum(sizes))
+        taken = _taken(node, axis, sum(sizes), rank(concat.inputs[0]) or 1)
         if taken is None or not taken.size:
             return None
         for part, size, end in zip(concat.inputs, sizes, accumulate(sizes), strict=True):
@@ -187,13 +187,13 @@ def _size(value: onnx_ir.Value | None, axis: int | None) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _taken(node: onnx_ir.Node, axis: int | None, total: int) -> Array | None:
-    """Return the places a Gather or Slice takes along an axis, if it takes along this one alone."""
+def _taken(node: onnx_ir.Node, axis: int | None, total: int, axes: int) -> Array | None:
+    """Return the places, of ``total``, a Gather or Slice takes along one of ``axes``, if along this one alone."""
     if node.op_type == "Gather":
         index = constant(node.inputs[1])
         return None if index is None or _axis(node, 0) != axis else np.arange(total)[index]
     cuts = _cuts(node)
-    if cuts is None or len(cuts[2]) != 1 or cuts[3] != (1,) or cuts[2][0] % (rank(node.inputs[0]) or 1) != axis:
+    if cuts is None or len(cuts[2]) != 1 or cuts[3] != (1,) or cuts[2][0] % axes != axis:
         return None
     return np.arange(total)[cuts[0][0] : cuts[1][0]]
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir
 
-from onnxopt.rewrite.reading import constant, integers, only_reader, producer, rank, with_number
+from onnxopt.rewrite.reading import (
+    Array,
+    channels,
+    constant,
+    integers,
+    only_reader,
+    producer,
+    rank,
+    read_once,
+    weight,
+    with_number,
+)
 from onnxopt.rewrite.rule import Miss, Outcome, Rule, remade, replaced_by
+from onnxopt.rewrite.sizes import dimensions, held
 
 
 class LayerNorm(Rule):
@@ -56,6 +69,82 @@ class RmsNorm(Rule):
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire if the mean is over the last axis and the scale has its size."""
         return _scaled(node, "RMSNormalization", ("Div", "Mul"), _by_root_mean_square)
+
+
+class GroupNorm(Rule):
+    """Normalised groups of channels, scaled and shifted by channel, are GroupNormalization (Wu and He 2018)."""
+
+    name: ClassVar[str] = "group-norm"
+    operators: ClassVar[frozenset[str]] = frozenset({"Add"})
+    since: ClassVar[int] = 21
+
+    def match(self, node: onnx_ir.Node) -> Outcome:
+        """Fire if the groups are rows of a tensor of three axes, and are scaled and shifted by channel."""
+        for slot in (0, 1):
+            scaled = producer(node.inputs[slot], "Mul")
+            for inner in (0, 1) if scaled is not None else ():
+                groups = _groups(scaled.inputs[inner]) if scaled is not None else None
+                if scaled is not None and groups is not None:
+                    return _grouped(groups, scaled, scaled.inputs[1 - inner], node.inputs[1 - slot])
+        return None
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of channels, each normalised.
+
+    Attributes:
+        source: What is normalised, [batch, channels, …].
+        channels: Number of them.
+        count: Of groups.
+        epsilon: Added to the variance.
+        steps: Nodes on the way that go.
+    """
+
+    source: onnx_ir.Value
+    channels: int
+    count: int
+    epsilon: float
+    steps: tuple[onnx_ir.Node, ...]
+
+
+def _groups(value: onnx_ir.Value | None) -> _Groups | None:
+    """Return the groups that a value is, laid out as the channels were before."""
+    back = producer(value, "Reshape")
+    norm = producer(back.inputs[0], "InstanceNormalization") if back is not None else None
+    rows = producer(norm.inputs[0], "Reshape") if norm is not None else None
+    if back is None or norm is None or rows is None or rows.inputs[0] is None:
+        return None
+    source, laid = dimensions(rows.inputs[0]), dimensions(rows.outputs[0])
+    if source is None or laid is None or source not in (dimensions(back.outputs[0]), held(back.inputs[1])):
+        return None
+    ones, zeros = constant(norm.inputs[1]), constant(norm.inputs[2])
+    if ones is None or zeros is None or (ones != 1).any() or zeros.any():
+        return None
+    if len(source) < 3 or not isinstance(source[1], int) or laid[:2] != (source[0], ones.size) or len(laid) != 3:
+        return None
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    return _Groups(rows.inputs[0], source[1], ones.size, epsilon, (rows, norm, back))
+
+
+def _grouped(
+    groups: _Groups, scaled: onnx_ir.Node, scale: onnx_ir.Value | None, shift: onnx_ir.Value | None
+) -> Outcome:
+    rows = [row for value in (scale, shift) if (row := _by_channel(value, groups)) is not None]
+    if len(rows) < 2:
+        return Miss("scale and shift do not go by channel", scaled)
+    elsewhere = next((one for one in (*groups.steps, scaled) if not read_once(one)), None)
+    if elsewhere is not None:
+        return Miss("what is computed on the way is read elsewhere too", elsewhere)
+    names = (f"{scaled.name}_scale", f"{scaled.name}_shift")
+    weights = tuple(weight(name, row) for name, row in zip(names, rows, strict=True))
+    attributes = {"num_groups": groups.count, "epsilon": groups.epsilon}
+    return replaced_by("GroupNormalization", [groups.source, *weights], attributes, weights)
+
+
+def _by_channel(value: onnx_ir.Value | None, groups: _Groups) -> Array | None:
+    array = constant(value)
+    return None if array is None else channels(array, groups.channels, rank(groups.source) or 0)
 
 
 def _scaled(
@@ -134,3 +223,4 @@ def _is_row(value: onnx_ir.Value, source: onnx_ir.Value | None) -> bool:
 
 
 NORMS: tuple[Rule, ...] = (LayerNorm(), LayerNormBias(), RmsNorm())
+GROUP_NORMS: tuple[Rule, ...] = (GroupNorm(),)

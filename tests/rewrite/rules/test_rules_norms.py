@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.rewrite.rules.norms import LayerNorm, LayerNormBias, RmsNorm
+from onnxopt.rewrite.rules.norms import GroupNorm, LayerNorm, LayerNormBias, RmsNorm
 from tests.rewrite.rules.cases import F32, fires, misses, model, random
 
 X = "(float[n, 3, 8] x) => (float[n, 3, 8] y)"
@@ -100,3 +100,45 @@ def test_what_only_looks_like_rms_norm(changes, opset, reason):
     body = ("s1 = Abs (x) " if "s1" in body else "") + body
     weights = {name: array for name, array in LAST.items() if name != "g" or changes.get("scale") != "x"}
     misses(RmsNorm(), model(X, body, weights, opset=opset), reason)
+
+
+IMAGE = "(float[n, 6, 4, 5] x) => (float[n, 6, 4, 5] y)"
+GROUPED = "r = Reshape (x, {to}) i = InstanceNormalization (r, {ones}, zeros) {back} m = Mul ({order}) y = Add (m, b)"
+BACK = "shape = Shape (x) g = Reshape (i, shape)"
+OF_GROUPS = {
+    "rows": np.array([0, 3, -1]),
+    "four": np.array([0, 3, 2, -1]),
+    "ones": np.ones(3, F32),
+    "twos": np.full(3, 2, F32),
+    "zeros": np.zeros(3, F32),
+    "w": random(6, 1, 1),
+    "each": random(6, 4, 5),
+    "b": random(6, 1, 1, seed=1),
+}
+
+
+def _grouped(**changes: str):
+    body = GROUPED.format(**{"to": "rows", "ones": "ones", "back": BACK, "order": "g, w", **changes})
+    words = body.replace(",", " ").replace("(", " ").replace(")", " ").split()
+    return model(IMAGE, body, {name: array for name, array in OF_GROUPS.items() if name in words}, opset=21)
+
+
+@pytest.mark.parametrize("order", ["g, w", "w, g"])
+def test_group_norm(order):
+    after = fires(
+        GroupNorm(), _grouped(order=order), ["y = GroupNormalization (x, node_4_scale, node_4_shift)"], tolerance=1e-4
+    )
+    assert after.graph.graph[0].attributes["num_groups"].as_int() == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"order": "g, each"}, "scale and shift do not go by channel"),
+        ({"ones": "twos"}, None),
+        ({"to": "four"}, None),
+        ({"back": f"{BACK} z = Abs (g)", "order": "z, w"}, None),
+    ],
+)
+def test_what_only_looks_like_group_norm(changes, reason):
+    misses(GroupNorm(), _grouped(**changes), reason)
