@@ -83,7 +83,11 @@ def _made(model: Path, data: Path | None, out: Path, change: str, **options: Any
 
 def _rewritten(model: Path, data: Path | None, out: Path, **options: Any) -> list[str]:
     """Write the rewritten model; return the families that fired."""
-    rules = {event.rule for event in _made(model, data, out, "rewrite", **options) if isinstance(event, Fired)}
+    rules = {
+        event.rule
+        for event in _made(model, data, out, "rewrite", check="if-possible", **options)
+        if isinstance(event, Fired)
+    }
     return [family for family, members in FAMILIES.items() if rules & {rule.name for rule in members}]
 
 

@@ -10,6 +10,7 @@ from onnxopt.rewrite.rules.affine import AFFINE
 from onnxopt.rewrite.rules.attention import ATTENTION
 from onnxopt.rewrite.rules.before import BEFORE
 from onnxopt.rewrite.rules.chains import CHAINS
+from onnxopt.rewrite.rules.columns import COLUMNS
 from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.loops import LOOPS
@@ -27,6 +28,7 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "chains": CHAINS,
     "joins": JOINS,
     "transposes": TRANSPOSES,
+    "columns": COLUMNS,
     "affine": (*AFFINE, *BEFORE),
     "parallel": PARALLEL,
     "activations": ACTIVATIONS,

@@ -127,18 +127,27 @@ class Gelu(Rule):
 
     def match(self, node: onnx_ir.Node) -> Outcome:
         """Fire in whatever order the three factors are multiplied."""
-        factors = _factors(node)
-        halves = [value for value in factors if number(value) is not None]
-        rest = [value for value in factors if number(value) is None]
-        if len(rest) != 2 or len(halves) != 1 or widens(halves[0], rest[0]):
+        found = gelu_input(node)
+        if found is None:
             return None
-        if not math.isclose(number(halves[0]) or 0.0, 0.5, rel_tol=_CLOSE):
-            return None
-        for value, other in (rest, rest[::-1]):
-            for source, how in ((_erf_source(other), "none"), (_tanh_source(other), "tanh")):
-                if source is not None and source is value:
-                    return replaced_by("Gelu", [value], {"approximate": how} if how != "none" else None)
+        value, how = found
+        return replaced_by("Gelu", [value], {"approximate": how} if how != "none" else None)
+
+
+def gelu_input(node: onnx_ir.Node) -> tuple[onnx_ir.Value, str] | None:
+    """Return what a Mul is the Gelu of, and the approximation Gelu's attribute names; None if it is none."""
+    factors = _factors(node)
+    halves = [value for value in factors if number(value) is not None]
+    rest = [value for value in factors if number(value) is None]
+    if len(rest) != 2 or len(halves) != 1 or widens(halves[0], rest[0]):
         return None
+    if not math.isclose(number(halves[0]) or 0.0, 0.5, rel_tol=_CLOSE):
+        return None
+    for value, other in (rest, rest[::-1]):
+        for source, how in ((_erf_source(other), "none"), (_tanh_source(other), "tanh")):
+            if source is not None and source is value:
+                return value, how
+    return None
 
 
 class Mish(Rule):

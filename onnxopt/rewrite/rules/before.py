@@ -9,6 +9,7 @@ import onnx_ir
 
 from onnxopt.rewrite.reading import Array, constant, only_reader, producer, rank, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade
+from onnxopt.rewrite.rules.activations import gelu_input
 from onnxopt.rewrite.scales import SCALING, arithmetic, batch_norm, by_channel, scaled_input
 
 
@@ -29,6 +30,8 @@ class ScaleFromBefore(Rule):
             return Miss("the layer's weights are not constant", node)
         if not only_reader(scaling.outputs[0], node):
             return Miss("what is scaled is read elsewhere too", scaling)
+        if scaling.op_type == "Mul" and gelu_input(scaling) is not None:
+            return Miss("it is the half of a Gelu, which runtimes know as a whole", scaling)
         found = _affine(scaling, slot, node, kernel)
         if isinstance(found, Miss):
             return found

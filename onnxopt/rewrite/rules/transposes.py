@@ -44,7 +44,7 @@ _FURTHEST = 32
 """Nodes between two Transposes; the search goes no further, so that it stays linear in the size of the graph."""
 
 _WITH_CONSTANT = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
-_BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT, "Pad")
+_BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT, "BatchNormalization", "Pad")
 _REDUCING = frozenset(
     {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
 )
@@ -80,6 +80,9 @@ class TransposeThrough(Rule):
             return None
         if len(before) != len(then):
             return Miss("a constant between widens what is turned", between[-1])
+        norm = next((one for one in between if one.op_type == "BatchNormalization"), None)
+        if norm is not None and then[:2] != (0, 1):
+            return Miss("the channels that are normalised move", norm)
         return _turned(first, between, permuted(before, then), then)
 
 
@@ -147,6 +150,9 @@ def _computed_input(node: onnx_ir.Node) -> onnx_ir.Value | None:
         return None
     if node.op_type in _ONE_BY_ONE or node.op_type == "Pad":
         return node.inputs[0] if computed == [node.inputs[0]] else None
+    if node.op_type == "BatchNormalization":
+        trains = node.attributes.get_int("training_mode", 0) or any(value.uses() for value in node.outputs[1:])
+        return node.inputs[0] if computed == [node.inputs[0]] and not trains else None
     return computed[0] if len(computed) == 1 and len(node.inputs) == 2 else None
 
 
@@ -173,6 +179,8 @@ def _turned_node(
     old: onnx_ir.Node, value: onnx_ir.Value | None, then: tuple[int, ...], weights: list[onnx_ir.Value]
 ) -> onnx_ir.Node:
     source = _computed_input(old)
+    if old.op_type == "BatchNormalization":
+        return onnx_ir.Node("", old.op_type, [value, *old.inputs[1:]], list(old.attributes.values()))
     inputs = [value if given is source else _turned_constant(given, then, old, weights) for given in old.inputs]
     return onnx_ir.Node("", old.op_type, inputs, list(old.attributes.values()))
 
