@@ -13,10 +13,14 @@ import onnx_ir
 
 from onnxopt.rewrite.reading import Array, constant, producer, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule
+from onnxopt.rewrite.rules.transposes import BETWEEN
 from onnxopt.rewrite.sizes import dimensions
 
 _TURN = (0, 1, 3, 2)
 """Height and width change places; done twice, it is undone."""
+
+_FURTHEST = 8
+"""Nodes between a convolution and what follows it: a bias, a normalisation, an activation."""
 
 
 class TurnedColumn(Rule):
@@ -31,7 +35,7 @@ class TurnedColumn(Rule):
         if have is None or size is None or len(have) != 4 or have[3] != 1 or size[1] != 1:
             return None
         alone = node.op_type == "Conv" and size[0] > 1
-        if not alone and not _is_turn(producer(node.inputs[0], "Transpose")):
+        if not alone and not _was_turned(node.inputs[0]):
             return None
         if node.attributes.get_int("storage_order", 0) or any(value.uses() for value in node.outputs[1:]):
             return Miss("the places of its maxima are read", node)
@@ -59,8 +63,14 @@ def _kernel_size(node: onnx_ir.Node) -> tuple[int, ...] | None:
     return tuple(sizes) if len(sizes) == 2 else None
 
 
-def _is_turn(node: onnx_ir.Node | None) -> bool:
-    return node is not None and tuple(node.attributes.get_ints("perm", ())) == _TURN
+def _was_turned(value: onnx_ir.Value | None) -> bool:
+    """Whether a value was turned a few nodes before, with nothing between that holds Transposes apart."""
+    for _ in range(_FURTHEST):
+        maker = producer(value, "Transpose", *BETWEEN)
+        if maker is None or maker.op_type == "Transpose":
+            return maker is not None and tuple(maker.attributes.get_ints("perm", ())) == _TURN
+        value = maker.inputs[0]
+    return False
 
 
 def _turned_kernel(node: onnx_ir.Node, kernel: Array) -> onnx_ir.Value:

@@ -44,7 +44,9 @@ _FURTHEST = 32
 """Nodes between two Transposes; the search goes no further, so that it stays linear in the size of the graph."""
 
 _WITH_CONSTANT = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
-_BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT, "BatchNormalization", "Pad")
+BETWEEN = (*_ONE_BY_ONE, *_WITH_CONSTANT, "BatchNormalization", "Pad")
+"""Operators Transposes can meet through."""
+
 _REDUCING = frozenset(
     {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
 )
@@ -60,7 +62,7 @@ class TransposeThrough(Rule):
         """Fire if all between works element by element, or pads, and nothing else reads it."""
         between: list[onnx_ir.Node] = []
         reader, value = node, node.inputs[0]
-        while (maker := producer(value, *_BETWEEN)) is not None and value is not None and len(between) < _FURTHEST:
+        while (maker := producer(value, *BETWEEN)) is not None and value is not None and len(between) < _FURTHEST:
             source = _computed_input(maker)
             if source is None:
                 return None

@@ -60,6 +60,17 @@ def test_normalisations_between_do_not_hold_transposes_apart():
     misses(TransposeThrough(), moved, "the channels that are normalised move")
 
 
+def test_a_pool_follows_through_a_normalisation_and_an_activation():
+    numbers = {name: random(4, seed=i) for i, name in enumerate(("g", "h", "m"))} | {"v": np.abs(random(4, seed=5))}
+    body = (
+        "c1 = Conv (x, w) r = Relu (c1) s = BatchNormalization (r, g, h, m, v) y = MaxPool <kernel_shape = [2, 1]> (s)"
+    )
+    before = model(COLUMN, body, {"w": random(4, 3, 4, 1), **numbers})
+    changed, _ = rewritten(before, TurnedColumn(), TransposeThrough())
+    inner = ["Conv", "Relu", "BatchNormalization", "MaxPool"]
+    assert kinds(changed.graph.graph) == ["Transpose", *inner, "Transpose"]
+
+
 def test_it_comes_to_rest():
     changed, _ = rewritten(model(COLUMN, BLOCK, _weights(BLOCK)), TurnedColumn())
     assert rewritten(changed, TurnedColumn())[1].fired == []
