@@ -37,15 +37,16 @@ def test_every_rule_fires_on_some_random_graph() -> None:
 
 
 RARE = {
+    "attention",
+    "group-norm",
     "layer-norm-bias",
     "rms-norm",
     "slice-chain",
     "transpose-into-reduce",
-    "transpose-through",
     "where-not",
     "zero-initial-state",
 }
-"""What chance hardly makes; ``rms-norm`` needs a newer opset, ``no-op-expand`` shapes that are not known."""
+"""What chance hardly makes; ``attention``, ``group-norm`` and ``rms-norm`` need a newer opset."""
 
 
 def _rewritten(before: Model) -> tuple[Model, Log]:
