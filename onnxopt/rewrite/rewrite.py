@@ -24,6 +24,8 @@ from onnxopt.ir.cleanup import (
 )
 from onnxopt.ir.fold import fold
 from onnxopt.ir.model import Model
+from onnxopt.ir.shapes import forget_other_shapes
+from onnxopt.ir.traverse import all_graphs
 from onnxopt.passes import Pass, option, options
 from onnxopt.rewrite.checked import Check, CheckedRewriter, GraphStep
 from onnxopt.rewrite.rule import Rule
@@ -71,9 +73,9 @@ class Rewrite(Pass):
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the smallest model the rules lead to, and tell where they fired and where they nearly did."""
         with closing(CheckedRewriter(graph, ctx, self.check)) as rewriter:
-            smallest = self._smallest(Model(graph), rewriter, ctx)
+            smallest = self._smallest(Model(graph), rewriter, ctx).graph
         rewriter.log.tell(ctx.emit)
-        return smallest.graph
+        return smallest if smallest is graph else forget_other_shapes(smallest, _with_shapes(graph))
 
     def _smallest(self, model: Model, rewriter: CheckedRewriter, ctx: Context) -> Model:
         model = self._to_fixpoint(model, rewriter)
@@ -109,6 +111,12 @@ class Rewrite(Pass):
             for rule in rules
             if {family, rule.name} & only and not {family, rule.name} & set(self.skip)
         ]
+
+
+def _with_shapes(graph: onnx_ir.Model) -> frozenset[str | None]:
+    """Return the names of values whose shapes a model tells."""
+    values = (value for one in all_graphs(graph) for node in one for value in node.outputs)
+    return frozenset(value.name for value in values if value.shape is not None)
 
 
 def _inline(graph: onnx_ir.Model) -> None:

@@ -11,6 +11,7 @@ import pytest
 from onnxopt.context import Context, Event, Warned
 from onnxopt.errors import EngineCrashError, UnverifiableError, UsageError
 from onnxopt.ir.model import Model
+from onnxopt.ir.shapes import infer_shapes
 from onnxopt.passes import make_pass
 from onnxopt.rewrite import simplifiers
 from onnxopt.rewrite.rewrite import Rewrite
@@ -222,3 +223,16 @@ def test_the_runtime_level_uses_the_runtimes_own_operators(ctx: Context, events:
     for batch in (1, 3):
         _same(model, runtime, dict(samples(model, 1, batch=batch)[0].feeds))
     assert _warnings(events) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_result_tells_no_more_shapes_than_the_input_did(ctx: Context, known: bool) -> None:
+    model = cnn()
+    if known:
+        infer_shapes(model.graph)
+    after = Rewrite()(model, ctx)
+    values = [value for node in after.graph.graph for value in node.outputs if not value.is_graph_output()]
+    told = {value.name for value in values if value.shape is not None}
+    before = {v.name for node in model.graph.graph for v in node.outputs if v.shape is not None}
+    assert after.nodes < model.nodes
+    assert told == {value.name for value in values} & before

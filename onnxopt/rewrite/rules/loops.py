@@ -65,7 +65,7 @@ class HoistFromLoop(Rule):
 
 
 _SAFE = frozenset(
-    {"Abs", "Add", "Cast", "Ceil", "Concat", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Gemm", "Greater", "Less"}
+    {"Abs", "Add", "Cast", "Ceil", "Concat", "Cos", "Equal", "Erf", "Exp", "Floor", "Gemm", "Greater", "Less"}
     | {"Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "Relu", "Shape", "Sigmoid", "Sin"}
     | {"Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Where"}
 )
