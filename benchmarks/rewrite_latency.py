@@ -37,13 +37,20 @@ def effect(model: Path, data: Path | None) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         fired = _rewritten(model, data, Path(folder) / "all.onnx")
         for runtime in RUNTIMES:
-            whole = _speedup(model, Path(folder) / "all.onnx", runtime, data)
-            told = f"{runtime} {_told(whole)}"
-            if whole.verdict in _DIFFERENT:
-                families = _deciding(model, Path(folder), fired, runtime, data, whole.verdict)
-                told += f", by {', '.join(families) or 'no family alone'}"
-            lines.append(told)
+            try:
+                told = _effect_in(runtime, model, data, Path(folder), fired)
+            except OnnxoptError as error:
+                told = f"not timed: {error.what}"
+            lines.append(f"{runtime} {told}")
     return lines
+
+
+def _effect_in(runtime: str, model: Path, data: Path | None, folder: Path, fired: Sequence[str]) -> str:
+    whole = _speedup(model, folder / "all.onnx", runtime, data)
+    if whole.verdict not in _DIFFERENT:
+        return _told(whole)
+    families = _deciding(model, folder, fired, runtime, data, whole.verdict)
+    return f"{_told(whole)}, by {', '.join(families) or 'no family alone'}"
 
 
 _DIFFERENT = (Verdict.FASTER, Verdict.SLOWER)
