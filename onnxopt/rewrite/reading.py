@@ -28,6 +28,12 @@ def integers(node: onnx_ir.Node, name: str, slot: int) -> tuple[int, ...] | None
     return None if array is None else tuple(int(item) for item in array.reshape(-1))
 
 
+def slice_steps(node: onnx_ir.Node, axes: int) -> tuple[int, ...] | None:
+    """Return the steps of a Slice along so many axes, 1 where none are given; None if they are not constant."""
+    given = len(node.inputs) > 4 and node.inputs[4] is not None
+    return integers(node, "steps", 4) if given else (1,) * axes
+
+
 def producer(value: onnx_ir.Value | None, *operators: str) -> onnx_ir.Node | None:
     """Return the node that makes a value if it is one of these operators of ONNX's own domain."""
     node = value.producer() if value is not None else None

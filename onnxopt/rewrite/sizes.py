@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import onnx_ir
 
 from onnxopt.ir.shapes import known_shape
-from onnxopt.rewrite.reading import constant, integers
+from onnxopt.rewrite.reading import constant, integers, slice_steps
 
 Size = int | str | tuple[object, ...]
 """A number, the name of a dimension, or an expression; two that are equal are the same number at run time."""
@@ -78,7 +78,7 @@ def _gather(node: onnx_ir.Node, depth: int) -> Followed:
 
 def _slice(node: onnx_ir.Node, depth: int) -> Followed:
     found, starts, ends = held(node.inputs[0], depth), integers(node, "starts", 1), integers(node, "ends", 2)
-    steps = integers(node, "steps", 4) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
+    steps = slice_steps(node, 1)
     if found is None or starts is None or ends is None or steps is None or len(starts) != 1:
         return None
     return found[starts[0] : ends[0] : steps[0]]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from onnxopt.rewrite.reading import Array, constant, integers, only_reader, producer, rank, weight
+from onnxopt.rewrite.reading import Array, constant, integers, only_reader, producer, rank, slice_steps, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, remade, replaced_by, same
 
 
@@ -144,7 +144,7 @@ def _cuts(node: onnx_ir.Node) -> Cuts | None:
     starts, ends, axes = (integers(node, "", slot) for slot in (1, 2, 3))
     if starts is None or ends is None or axes is None:
         return None
-    steps = integers(node, "", 4) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,) * len(axes)
+    steps = slice_steps(node, len(axes))
     return None if steps is None else (starts, ends, axes, steps)
 
 

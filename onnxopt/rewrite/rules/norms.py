@@ -82,9 +82,11 @@ class GroupNorm(Rule):
         """Fire if the groups are rows of a tensor of three axes, and are scaled and shifted by channel."""
         for slot in (0, 1):
             scaled = producer(node.inputs[slot], "Mul")
-            for inner in (0, 1) if scaled is not None else ():
-                groups = _groups(scaled.inputs[inner]) if scaled is not None else None
-                if scaled is not None and groups is not None:
+            if scaled is None:
+                continue
+            for inner in (0, 1):
+                groups = _groups(scaled.inputs[inner])
+                if groups is not None:
                     return _grouped(groups, scaled, scaled.inputs[1 - inner], node.inputs[1 - slot])
         return None
 

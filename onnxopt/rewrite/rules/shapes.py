@@ -10,7 +10,7 @@ import onnx_ir
 from onnx_ir import DataType
 
 from onnxopt.ir.shapes import known_shape
-from onnxopt.rewrite.reading import constant, integers, only_reader, producer, weight
+from onnxopt.rewrite.reading import constant, integers, only_reader, producer, slice_steps, weight
 from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, replaced_by, same
 from onnxopt.rewrite.sizes import Size, dimensions, held
 
@@ -161,8 +161,7 @@ def _taken_at(node: onnx_ir.Node) -> tuple[int, int | None] | None:
 
 def _cut_at(node: onnx_ir.Node) -> tuple[int, int | None] | None:
     starts, ends = (integers(node, "", slot) for slot in (1, 2))
-    steps = integers(node, "", 4) if len(node.inputs) > 4 and node.inputs[4] is not None else (1,)
-    if starts is None or ends is None or steps != (1,):
+    if starts is None or ends is None or slice_steps(node, 1) != (1,):
         return None
     return max(starts[0], -_MOST_AXES), ends[0] if ends[0] <= _MOST_AXES else None
 
