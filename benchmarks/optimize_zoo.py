@@ -23,7 +23,7 @@ from onnxopt.evaluate.metrics import make_metric
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.ir.read import read_model
 from onnxopt.pipeline.cache import Cache, file_digest
-from onnxopt.pipeline.effort import NORMAL
+from onnxopt.pipeline.effort import EFFORTS, Effort
 from onnxopt.pipeline.making import ModelFile
 from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.optimize import run_recipe
@@ -70,30 +70,33 @@ class Row:
 
 def main() -> None:
     """Measure, print a line a model as it is done, and the summary."""
-    options = _options()
+    options = read_options(__doc__, Path("build/optimize_zoo.json"))
     rows = []
     for name in options.models:
-        row = _row(name, options)
+        row = measured(name, options)
         rows.append(row)
-        print(_line(row), flush=True)
-    print(_summary(rows))
+        print(told(row), flush=True)
+    print(summary(rows))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
 
-def _options() -> argparse.Namespace:
+def read_options(text: str | None, out: Path) -> argparse.Namespace:
+    """Return what the command line says; ``text`` describes the command, and its figures go to ``out``."""
     trained = [model.id for model in onnxopt_zoo.models() if not model.id.startswith("light_")]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=trained, help="models of the zoo; all trained ones if none given")
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="folder of models and samples")
     parser.add_argument("--downloads", type=Path, default=Path.home() / ".cache/onnxopt/zoo", help="folder of packages")
     parser.add_argument("--cache", type=Path, default=Path("build/bench-cache"), help="folder of results")
-    parser.add_argument("--out", type=Path, default=Path("build/optimize_zoo.json"), help="file for all figures")
+    parser.add_argument("--out", type=Path, default=out, help="file for all figures")
+    parser.add_argument("--effort", choices=list(EFFORTS), default="normal", help="how long to measure")
     parser.add_argument("--no-peers", action="store_true", help="measure ours only")
     return parser.parse_args()
 
 
-def _row(name: str, options: argparse.Namespace) -> Row:
+def measured(name: str, options: argparse.Namespace) -> Row:
+    """Return what became of a model of the zoo."""
     files = onnxopt_zoo.get(name, options.zoo / name, cache=options.downloads)
     recipe = Recipe(
         model=files.model,
@@ -103,19 +106,19 @@ def _row(name: str, options: argparse.Namespace) -> Row:
         search=SearchSpec(),
         source=f"benchmark {name}",
     )
-    cache = Cache(options.cache)
-    any_runtime, kept_any = _ours(recipe, "any", cache)
-    ort, kept_ort = _ours(recipe, "ort", cache)
-    peers = {} if options.no_peers else _peers(recipe, options.zoo / name / "calibration", cache)
+    cache, effort = Cache(options.cache), EFFORTS[options.effort]
+    ort, kept_ort = _ours(recipe, "ort", cache, effort)
+    any_runtime, kept_any = _ours(recipe, "any", cache, effort)
+    peers = {} if options.no_peers else _peers(recipe, options.zoo / name / "calibration", cache, effort)
     return Row(name, any_runtime, ort, peers, kept_any and kept_ort)
 
 
-def _ours(recipe: Recipe, runtime: str, cache: Cache) -> tuple[Outcome, bool]:
+def _ours(recipe: Recipe, runtime: str, cache: Cache, effort: Effort) -> tuple[Outcome, bool]:
     """Return our outcome, and whether the interface of the result is the input's."""
     search = SearchSpec(runtime=runtime)  # type: ignore[arg-type]
     asked = Recipe(**{**vars(recipe), "search": search})
     try:
-        result = run_recipe(asked, cache, _quiet, limits=LIMITS)
+        result = run_recipe(asked, cache, _quiet, effort=effort, limits=LIMITS)
     except OnnxoptError as error:
         return Outcome(0, 0, 0, False, f"FAILED: {error.what}"), True
     best = result.record.best
@@ -127,21 +130,21 @@ def _ours(recipe: Recipe, runtime: str, cache: Cache) -> tuple[Outcome, bool]:
     return Outcome(best.speedup.ratio, best.speedup.low, best.speedup.high, usable, f"{best.name}: {best.reason}"), kept
 
 
-def _peers(recipe: Recipe, calibration: Path, cache: Cache) -> dict[str, Outcome]:
+def _peers(recipe: Recipe, calibration: Path, cache: Cache, effort: Effort) -> dict[str, Outcome]:
     with open_session(recipe, make_backend("ort"), cache, _quiet, limits=LIMITS) as session:
         steps = CachedSteps(cache, _quiet, recipe.source)
-        return {peer: _peer(session, steps, peer, calibration) for peer in PEERS}
+        return {peer: _peer(session, steps, peer, calibration, effort) for peer in PEERS}
 
 
-def _peer(session: Session, steps: CachedSteps, peer: str, calibration: Path) -> Outcome:
+def _peer(session: Session, steps: CachedSteps, peer: str, calibration: Path, effort: Effort) -> Outcome:
     backend = PEERS[peer][1]
     try:
         runnable = Runnable(peer, _file(_made(session, steps, peer, calibration), session), backend)
-        found = session.measurer.compare(runnable, NORMAL.screening)
+        found = session.measurer.compare(runnable, effort.screening)
         scores = session.measurer.score(runnable)
         verdict = judge(scores, BUDGET, classifier_outputs(session.inputs.model.graph.graph))
         if verdict.kept and found.speedup.verdict is Verdict.FASTER:
-            found = session.measurer.compare(runnable, NORMAL.confirming, NORMAL.launches)
+            found = session.measurer.compare(runnable, effort.confirming, effort.launches)
     except OnnxoptError as error:
         return Outcome(0, 0, 0, False, f"FAILED: {error.what}")
     speed = found.speedup
@@ -179,7 +182,8 @@ def _file(path: Path, session: Session) -> ModelFile:
     return ModelFile(path, digest, 0, path.stat().st_size, {})
 
 
-def _line(row: Row) -> str:
+def told(row: Row) -> str:
+    """Return a row as lines."""
     best = _best_peer(row.peers)
     peers = ", ".join(f"{name} {_figure(outcome)}" for name, outcome in row.peers.items())
     return (
@@ -200,7 +204,8 @@ def _best_peer(peers: Mapping[str, Outcome], only_ort: bool = False) -> float:
     return max([peers[name].ratio for name in names if peers[name].usable] + [1.0])
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Row]) -> str:
+    """Return what all rows come to."""
     failures = [row.model for row in rows if "FAILED" in row.any_runtime.told + row.ort.told]
     slower = [row.model for row in rows if row.any_runtime.high < 1 or row.ort.high < 1]
     changed = [row.model for row in rows if not row.signature_kept]

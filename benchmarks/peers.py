@@ -15,7 +15,7 @@ CALIBRATION = 64
 """Samples every peer calibrates on, as ours do."""
 
 
-def quantize_static(model: str, samples: str, out: str) -> str:
+def quantize_static(model: str, samples: str, out: str, limit: int = CALIBRATION) -> str:
     """Run onnxruntime's static quantization with its advice for x86: pre-processing, uint8 activations, QDQ."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
@@ -23,7 +23,7 @@ def quantize_static(model: str, samples: str, out: str) -> str:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._feeds = _feeds(samples)
+            self._feeds = _feeds(samples, limit)
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)
@@ -84,6 +84,6 @@ PEERS: Mapping[str, tuple[Callable[[str, str, str], str], Backend]] = {
 }
 
 
-def _feeds(samples: str) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    for sample in SampleFiles(tuple(sorted(Path(samples).glob("*.npz"))[:CALIBRATION])):
+def _feeds(samples: str, limit: int = CALIBRATION) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    for sample in SampleFiles(tuple(sorted(Path(samples).glob("*.npz"))[:limit])):
         yield dict(sample.feeds)

@@ -12,8 +12,8 @@ from onnxopt.errors import PassError
 from onnxopt.ir.model import Model
 from onnxopt.targets.target import Target, local_target
 
-Use = Literal["target", "data", "seed", "scratch"]
-ALL_USES: frozenset[Use] = frozenset({"target", "data", "seed", "scratch"})
+Use = Literal["target", "data", "original", "seed", "scratch"]
+ALL_USES: frozenset[Use] = frozenset({"target", "data", "original", "seed", "scratch"})
 
 
 class Verifies(Protocol):
@@ -95,15 +95,19 @@ class Context:
         granted: What may be read.
         verifier: Whoever verifies the pass's result on the same ``data``, so that no model is run twice; None if
             nobody does.
+        kept: A folder that outlives the run, where a pass finds unfinished work again by its content; None if
+            nothing is kept. It must be another for each build of this program.
     """
 
     emit: Callable[[Event], None] = ignore
     _target: Target = field(default_factory=local_target)
     _data: Samples | None = None
+    _original: Model | None = None
     _seed: int = 0
     _scratch: Path | None = None
     granted: frozenset[Use] = ALL_USES
     verifier: Verifies | None = None
+    kept: Path | None = None
 
     @classmethod
     def of(
@@ -111,26 +115,39 @@ class Context:
         *,
         target: Target | None = None,
         data: Samples | None = None,
+        original: Model | None = None,
         seed: int = 0,
         scratch: Path | None = None,
         emit: Callable[[Event], None] = ignore,
         verifier: Verifies | None = None,
+        kept: Path | None = None,
     ) -> Context:
         """Make a context that grants everything.
 
         Args:
             target: Where the model will run; this machine if None.
             data: Calibration samples; never those the result is judged by.
+            original: The model as it was before anything was done to it.
             seed: For every random choice.
             scratch: A folder for temporary files.
             emit: Where events go.
             verifier: Whoever verifies the result on ``data``.
+            kept: A folder that outlives the run.
         """
-        return cls(emit, target or local_target(), data, seed, scratch, verifier=verifier)
+        return cls(emit, target or local_target(), data, original, seed, scratch, verifier=verifier, kept=kept)
 
     def limited(self, uses: frozenset[Use]) -> Context:
         """Return this context with everything but ``uses`` denied."""
         return replace(self, granted=uses & self.granted)
+
+    def listening(self, emit: Callable[[Event], None]) -> Context:
+        """Return this context with events going to another listener as well."""
+
+        def both(event: Event) -> None:
+            self.emit(event)
+            emit(event)
+
+        return replace(self, emit=both)
 
     @property
     def target(self) -> Target:
@@ -158,6 +175,21 @@ class Context:
         """Whether there are calibration samples."""
         self._check("data")
         return self._data is not None
+
+    @property
+    def original(self) -> Model:
+        """The model as it was before anything was done to it.
+
+        Raises:
+            PassError: It is not known.
+        """
+        self._check("original")
+        if self._original is None:
+            raise PassError(
+                "this step holds the model against the original, which is not known",
+                hint="run it behind the steps that change the model, in one recipe or command",
+            )
+        return self._original
 
     @property
     def seed(self) -> int:

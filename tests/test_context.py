@@ -16,6 +16,7 @@ from tests.graphs import mlp, samples
 READS: dict[Use, Callable[[Context], Any]] = {
     "target": lambda ctx: ctx.target.name,
     "data": lambda ctx: len(ctx.data),
+    "original": lambda ctx: ctx.original.nodes,
     "seed": lambda ctx: ctx.seed,
     "scratch": lambda ctx: ctx.scratch,
 }
@@ -23,13 +24,14 @@ READS: dict[Use, Callable[[Context], Any]] = {
 
 @pytest.fixture
 def full(tmp_path: Path) -> Context:
-    return Context.of(target=target("x86-amx"), data=samples(mlp(), 3), seed=7, scratch=tmp_path)
+    return Context.of(target=target("x86-amx"), data=samples(mlp(), 3), original=mlp(), seed=7, scratch=tmp_path)
 
 
 def test_a_whole_context_grants_everything(full: Context, tmp_path: Path) -> None:
     assert {use: read(full) for use, read in READS.items()} == {
         "target": "x86-amx",
         "data": 3,
+        "original": mlp().nodes,
         "seed": 7,
         "scratch": tmp_path,
     }

@@ -9,7 +9,12 @@ from onnxopt.options import describe
 from onnxopt.passes import Pass
 from onnxopt.registry import BUILTIN, names, resolve
 
-ROOMS = {"passes": ("rewrite", "quantize"), "backends": ("compile",), "sources": ("data",), "metrics": ("evaluate",)}
+ROOMS = {
+    "passes": ("rewrite", "quantize", "prune"),
+    "backends": ("compile",),
+    "sources": ("data",),
+    "metrics": ("evaluate",),
+}
 ENTRIES = [(kind, name) for kind in BUILTIN for name in names(kind)]
 
 

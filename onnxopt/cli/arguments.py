@@ -26,7 +26,8 @@ Metric = Annotated[
     typer.Option(
         "--metric",
         "-m",
-        help="top1 top5 f1 auc pearson spearman cer wer mse cosine sqnr agreement, or module:function(outputs, labels)",
+        help="top1 top5 f1 auc pearson spearman cer wer mse perplexity cosine sqnr agreement, or"
+        " module:function(outputs, labels)",
         show_default=False,
     ),
 ]

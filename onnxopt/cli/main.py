@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from onnxopt import __version__
-from onnxopt.cli import about, models, optimizing, zoo
+from onnxopt.cli import about, models, optimizing, pruning, zoo
 from onnxopt.cli.output import Settings, err, out
 from onnxopt.errors import BudgetError, OnnxoptError, OutputError, UsageError, did_you_mean
 from onnxopt.registry import names
@@ -79,11 +79,12 @@ def _root(
 
 
 _PANELS: Mapping[str, Sequence[Callable[..., None]]] = {
-    "The main job": (optimizing.optimize, optimizing.run),
+    "The main job": (optimizing.optimize, optimizing.quantize, pruning.prune, optimizing.run),
     "Looking at models and data": (
         models.inspect,
         models.profile,
         models.evaluate,
+        models.explain,
         models.compare,
         models.data,
         models.export,

@@ -11,13 +11,28 @@ from onnxopt.cli import arguments as arg
 from onnxopt.cli.output import show, show_json
 
 
-def inspect(model: arg.Model, json: arg.Json = False) -> None:
+def inspect(
+    model: arg.Model,
+    groups: Annotated[bool, typer.Option("--groups", help="what can be pruned, and why the rest cannot")] = False,
+    data: arg.Data = None,
+    json: arg.Json = False,
+) -> None:
     """Tell what a model is made of: interface, operators, weights and where they are stored.
 
-    Example:  onnxopt inspect model.onnx
+    Examples:
+      onnxopt inspect model.onnx
+
+      onnxopt inspect model.onnx --groups
     """
     from onnxopt import api
     from onnxopt.pipeline.record import plain
+
+    if groups:
+        from onnxopt.report.pruned import prunable_table
+
+        prunable = api.inspect_groups(model, data=data)
+        show_json(plain(prunable)) if json else show(prunable_table(prunable))
+        return
     from onnxopt.report.tables import summary_table
 
     found = api.inspect(model)
@@ -52,6 +67,54 @@ def profile(
         seconds=seconds,
     )
     show_json(plain(found)) if json else show(profile_table(found))
+
+
+def explain(
+    ctx: typer.Context,
+    model: arg.Model,
+    data: arg.Data = None,
+    worst: Annotated[int, typer.Option(help="layers to look into, those that disturb the outputs most", min=0)] = 5,
+    option: Annotated[list[str] | None, typer.Option(help="of quantize-mixed, as NAME=VALUE; may be repeated")] = None,
+    threads: arg.Threads = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="write what was found as a page with a plot of all layers", metavar="FILE.html")
+    ] = None,
+    cache: arg.CacheFolder = None,
+    seed: arg.Seed = 0,
+    json: arg.Json = False,
+) -> None:
+    """Tell which layers cost time and which would cost accuracy in 8 bits, why, and what leaving them in float gives.
+
+    Each layer is rounded alone and timed both ways in ONNX Runtime; what was found is kept for the next command.
+    Then it tells which layers would compute something else on x86 CPUs without VNNI, whose 8-bit sums saturate; of a
+    model that is quantized already it tells this alone.
+
+    Examples:
+      onnxopt explain model.onnx --data samples/ --report layers.html
+
+      onnxopt explain int8.onnx --data samples/
+
+      onnxopt explain model.onnx --data samples/ --option method=minmax --option runtime=openvino --json
+    """
+    from onnxopt import api
+    from onnxopt.cli.progress import Reporter
+    from onnxopt.pipeline.record import plain
+    from onnxopt.report.explained import explained_table
+
+    options = arg.pairs(option, "--option")
+    with Reporter(ctx.obj) as listen:
+        found = api.explain_layers(
+            model,
+            data=data,
+            worst=worst,
+            options=options,
+            threads=threads,
+            report=report,
+            cache=cache,
+            seed=seed,
+            listen=listen,
+        )
+    show_json(plain(found)) if json else show(explained_table(found, report))
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""``onnxopt optimize`` and ``onnxopt run``."""
+"""``onnxopt optimize``, ``onnxopt quantize`` and ``onnxopt run``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,77 @@ def optimize(
             **bounds,
         )
     _finish(result, out, explain=explain, as_json=json)
+
+
+def quantize(
+    ctx: typer.Context,
+    model: arg.Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the .onnx file to write", show_default=False)],
+    data: arg.Data = None,
+    scheme: Annotated[
+        str, typer.Option(help="auto: whatever is fastest; or int8, mixed, int8-dynamic, int4, fp16, bf16")
+    ] = "auto",
+    target: Annotated[
+        str, typer.Option(help="where it will run, by its name in 'onnxopt targets'; elsewhere needs --scheme")
+    ] = "local",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="it is made for: ort, openvino or tensorrt", show_default="the target's first; here ort"),
+    ] = None,
+    metric: arg.Metric = None,
+    goal: arg.Goal = None,
+    max_drop: Annotated[str, typer.Option(help="relative loss of the metric allowed, such as 1%")] = "1%",
+    min_sqnr: Annotated[float, typer.Option(help="dB at every output, where there is no metric")] = 20.0,
+    threads: arg.Threads = 1,
+    cache: arg.CacheFolder = None,
+    seed: arg.Seed = 0,
+    time_limit: arg.TimeLimit = 300.0,
+    memory_limit: arg.MemoryLimit = None,
+    effort: arg.Effort = "normal",
+    explain: arg.Explain = False,
+    json: arg.Json = False,
+) -> None:
+    """Quantize a model without passing the accuracy budget; [bold]auto[/] is never slower than the input either.
+
+    Layers that int8 makes no faster, or that cost too much accuracy, stay in float. The result is measured against the
+    input in turn, and scored on samples that calibration did not see; where the budget is missed nothing is written.
+    For another [bold]--target[/] the scheme's options follow from what it is, such as 7-bit weights for the layers that
+    saturate on x86 without VNNI; accuracy is judged here, and speed is not measured.
+
+    Examples:
+      onnxopt quantize model.onnx --data samples/ --out int8.onnx
+
+      onnxopt quantize model.onnx --data samples/ --scheme int8 --target x86-avx2 --out int8.onnx
+
+      onnxopt quantize model.onnx --data samples/ --scheme mixed --min-sqnr 25 --runtime openvino --out mixed.onnx
+    """
+    from onnxopt import api
+    from onnxopt.cli.progress import Reporter
+    from onnxopt.recipe.quantities import share
+
+    with Reporter(ctx.obj) as listen:
+        result = api.quantize_model(
+            model,
+            out,
+            data=data,
+            scheme=scheme,
+            target=target,
+            runtime=_choice("--runtime", runtime, ("ort", "openvino", "tensorrt", None)),
+            metric=metric,
+            goal=_choice("--goal", goal, ("max", "min", None)),
+            min_sqnr=min_sqnr,
+            threads=threads,
+            cache=cache,
+            seed=seed,
+            limits=_limits(time_limit, memory_limit),
+            effort=effort,
+            listen=listen,
+            command=_command(),
+            max_drop=share(max_drop),
+        )
+    _finish(result, None, explain=explain, as_json=json)
+    if not json:
+        show(f"wrote {out}")
 
 
 def run(

@@ -39,6 +39,11 @@ _RULES: Mapping[str, tuple[Any, Any]] = {
 }
 """What the command of a pass that applies rules takes as well."""
 
+_ORIGINAL: Mapping[str, tuple[Any, Any]] = {
+    "original": (Annotated[Path, typer.Option(help="the .onnx file before it was changed", show_default=False)], ...),
+}
+"""What the command of a pass that holds a model against the original takes as well."""
+
 
 def pass_command(name: str) -> Any:
     """Return the command of a pass."""
@@ -52,7 +57,7 @@ def pass_command(name: str) -> Any:
 def _function(name: str, cls: type[Any]) -> Callable[..., None]:
     """Return a function whose parameters are the fixed ones and the pass's options."""
     options = describe(cls)
-    fixed = {**_FIXED, **(_RULES if cls.rules() else {})}
+    fixed = {**_FIXED, **(_RULES if cls.rules() else {}), **(_ORIGINAL if "original" in cls.uses else {})}
 
     def command(ctx: typer.Context, **given: Any) -> None:
         values = {option.name: _value(option, given[option.name]) for option in options}
@@ -74,7 +79,7 @@ def _apply(ctx: typer.Context, name: str, values: Mapping[str, Any], given: Mapp
 
     explained = _listener(name, **{key: given.get(key) for key in _RULES})
     with Reporter(ctx.obj, explained) as listen:
-        how = {key: given[key] for key in ("data", "cache", "verify", "seed")}
+        how = {key: given[key] for key in ("data", "cache", "verify", "seed", *_ORIGINAL) if key in given}
         made = api.apply_pass(given["model"], name, values, given["out"], listen=listen, **how)
     if given["json"]:
         show_json({**plain(made), **({} if explained is None else {"rules": plain(explained)})})
@@ -116,7 +121,7 @@ def _cli_type(kind: Any) -> Any:
     if origin in (tuple, dict):
         return list[str]
     if origin is Literal:
-        return str
+        return type(get_args(kind)[0])
     if origin in (Union, types.UnionType):
         inner = [part for part in get_args(kind) if part is not type(None)]
         return _cli_type(inner[0]) | None if len(inner) == 1 else str | None

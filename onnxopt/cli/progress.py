@@ -11,14 +11,18 @@ from onnxopt.cli.output import Settings, err
 from onnxopt.context import Warned
 from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Event, Listener, StepDone
 
+_WARNINGS = 3
+"""Warnings that are told where nobody asked for more."""
+
 
 class Reporter:
-    """A listener that shows progress; a context manager."""
+    """A listener that shows progress, and in the end what was warned of; a context manager."""
 
     def __init__(self, settings: Settings, also: Listener | None = None) -> None:
         """Make a reporter that is as talkative as ``settings`` say; ``also`` is told everything too."""
         self._settings = settings
         self._also = also
+        self._warnings: dict[str, None] = {}
         self._console = err()
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         hidden = settings.quiet or not self._console.is_terminal
@@ -33,6 +37,7 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        self._tell_warnings()
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
@@ -46,9 +51,22 @@ class Reporter:
             case StepDone(step, cached, reason, seconds):
                 self._say(f"  {step}: {'cached' if cached else f'{reason}, {seconds:.1f} s'}")
             case Warned(text):
-                self._say(f"  note: {text}")
+                self._warnings[text] = None
+                self._say(f"  warning: {text}")
             case _:
                 pass
+
+    def _tell_warnings(self) -> None:
+        """Tell the first few of the warnings, which verbose reporters have told as they came."""
+        if not self._warnings or self._settings.verbose:
+            return
+        count = len(self._warnings)
+        rest = ", of which the first:" if count > _WARNINGS else ":"
+        self._say(f"{count} warning{'s' if count > 1 else ''}{rest}", always=True)
+        for text in list(self._warnings)[:_WARNINGS]:
+            self._say(f"  {text}", always=True)
+        if count > _WARNINGS:
+            self._say("  --verbose tells all", always=True)
 
     def _say(self, text: str, *, always: bool = False) -> None:
         if (self._settings.verbose or always) and not self._settings.quiet:

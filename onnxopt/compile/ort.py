@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from onnxopt.compile.engine import Backend, Engine, Feeds, Results, runtime_error
 from onnxopt.ir.signature import Port, Signature
@@ -35,17 +38,24 @@ class OnnxRuntime(Backend):
         """Return why the package is not there, or None."""
         return None if find_spec("onnxruntime") else "onnxruntime is not installed: pip install onnxruntime"
 
-    def compile(self, model: Path, target: Target) -> Engine:
+    def compile(self, model: Path, target: Target) -> OrtSession:
         """Load the model into a session of ``target.threads`` threads."""
-        import onnxruntime
+        return OrtSession(_session(model, self._session_options(target)))
 
-        try:
-            session = onnxruntime.InferenceSession(
-                str(model), self._session_options(target), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise runtime_error("onnxruntime", "load", error, model) from error
-        return _Session(session)
+    def profile(self, model: Path, target: Target, feeds: Sequence[Feeds], folder: Path) -> Path:
+        """Run feeds in turn; return the file, in a folder, with the runtime's own profile of each node of each run.
+
+        Raises:
+            EngineError: The runtime cannot load or run the model.
+        """
+        options = self._session_options(target)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        session = _session(model, options)
+        engine = OrtSession(session)
+        for one in feeds:
+            engine.run(one)
+        return Path(session.end_profiling())
 
     def _session_options(self, target: Target) -> Any:
         import onnxruntime
@@ -68,10 +78,22 @@ class OnnxRuntime(Backend):
         return chosen
 
 
-class _Session(Engine):
+def _session(model: Path, options: Any) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise runtime_error("onnxruntime", "load", error, model) from error
+
+
+class OrtSession(Engine):
+    """A session of ONNX Runtime."""
+
     def __init__(self, session: Any) -> None:
         self._session = session
         self._outputs = [port.name for port in session.get_outputs()]
+        self._bound: tuple[Any, Results] | None = None
 
     @property
     def signature(self) -> Signature:
@@ -84,6 +106,27 @@ class _Session(Engine):
             return dict(zip(self._outputs, self._session.run(self._outputs, dict(feeds)), strict=True))
         except Exception as error:
             raise runtime_error("onnxruntime", "run", error) from error
+
+    def run_in_place(self, feeds: Feeds) -> Results:
+        """Run once; the results are overwritten by the next call, which saves making large arrays anew each time."""
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if self._bound is None or self._bound[0] != shapes:
+            self._bound = shapes, self.run(feeds)
+            return self._bound[1]
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name, array in self._bound[1].items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception:  # noqa: BLE001  (sizes that depend on values do not fit: if it is something else, run tells)
+            self._bound = shapes, self.run(feeds)
+        return self._bound[1]
+
+    def twin(self) -> OrtSession:
+        """Return another engine on the same session, for another thread: only what is bound is its own."""
+        return OrtSession(self._session)
 
     def close(self) -> None:
         """Drop the session."""

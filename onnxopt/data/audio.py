@@ -14,7 +14,7 @@ import numpy as np
 from onnxopt.data.labels import label_of, read_labels
 from onnxopt.data.sample import Array, Sample, Samples, files_fingerprint
 from onnxopt.data.source import Source, input_of, need
-from onnxopt.errors import DataError, MissingExtraError
+from onnxopt.errors import DataError
 from onnxopt.ir.model import Model
 from onnxopt.options import option, options
 
@@ -97,11 +97,8 @@ def _decode(path: Path) -> tuple[Array, int]:
 def _resample(samples: Array, have: int, want: int) -> Array:
     if have == want:
         return samples
-    try:
-        from scipy.signal import resample_poly
-    except ModuleNotFoundError as error:
-        hint = f"pip install scipy, or convert the files to {want} Hz"
-        raise MissingExtraError(f"the files have {have} Hz; resampling needs scipy", hint=hint) from error
+    from scipy.signal import resample_poly
+
     divisor = gcd(have, want)
     return np.asarray(resample_poly(samples, want // divisor, have // divisor), dtype=np.float32)
 

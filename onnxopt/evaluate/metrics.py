@@ -313,6 +313,40 @@ class WordErrorRate(_EditRate):
         return [word for word in words if word]
 
 
+@options
+class Perplexity(_OneOutput):
+    """How many tokens a language model wavers between: exp of the mean negative log-likelihood of the next token."""
+
+    name: ClassVar[str] = "perplexity"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Doubt is a loss."""
+        return False
+
+    def measure(self, outputs: Outputs, truth: Array) -> Array:
+        """Return (nats, tokens) of logits [batch, sequence, vocabulary] against token ids [batch, sequence].
+
+        The logits at a place are held against the id at the next one, so that the first id is never asked for; a
+        label may leave out a batch of one. Ids below 0 are padding and not counted.
+        """
+        logits, ids = self.pick(outputs), _numbers(truth).astype(np.int64)
+        if logits.ndim != 3 or ids.size != logits.shape[0] * logits.shape[1]:
+            hint = "the label repeats the token ids, [batch, sequence]"
+            raise DataError(f"the label has {ids.size} token ids, the output is {list(logits.shape)}", hint=hint)
+        if ids.max(initial=0) >= logits.shape[2]:
+            raise DataError(f"the label has the token id {ids.max()}, the output {logits.shape[2]} logits a token")
+        wanted = ids.reshape(logits.shape[:2])[:, 1:]
+        nats = _nats(logits[:, :-1], np.maximum(wanted, 0))[wanted >= 0]
+        return np.asarray([nats.sum(), nats.size])
+
+    def combine(self, contributions: Sequence[Array]) -> float:
+        """Return exp of nats a token."""
+        nats, tokens = np.sum(contributions, axis=0)
+        with np.errstate(over="ignore"):  # a model that rules out what comes is infinitely perplexed
+            return float(np.exp(nats / tokens)) if tokens else float("nan")
+
+
 class _Fidelity(Metric):
     needs: ClassVar[Literal["label", "reference"]] = "reference"
 
@@ -417,6 +451,15 @@ def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
         for j, right in enumerate(b, start=1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
     return row[-1]
+
+
+def _nats(logits: Array, ids: Array) -> Array:
+    """Return the negative log-likelihood of each id under a softmax over the last axis, in float64."""
+    logits = logits.astype(np.float32, copy=False)
+    highest = logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(logits - highest).sum(axis=-1, dtype=np.float64))
+    chosen = np.take_along_axis(logits, ids[..., None], axis=-1)
+    return np.asarray(total - (chosen - highest)[..., 0].astype(np.float64))
 
 
 def _f1(guess: Array, truth: Array) -> float:

@@ -15,7 +15,6 @@ _FEATURES = {
     "onnxslim": ("onnxslim", "OnnxSlim as a simplifier to try", "pip install 'onnxopt[onnxslim]'"),
     "pillow": ("pillow", "image folders as data", "pip install 'onnxopt[images]'"),
     "tokenizers": ("tokenizers", "texts as data", "pip install 'onnxopt[text]'"),
-    "scipy": ("scipy", "sound of other sample rates as data", "pip install scipy"),
 }
 """Distribution, what it is for, how to get it."""
 
@@ -71,7 +70,7 @@ def _features() -> list[Finding]:
 
 def _cpu(machine: Machine) -> list[Finding]:
     vnni = {"avx512-vnni", "avx-vnni", "neon-dot"} & set(machine.isa)
-    told = "8-bit kernels do not saturate" if vnni else "8-bit kernels may saturate: quantize-static --reduce-range"
+    told = "8-bit kernels do not saturate" if vnni else "8-bit kernels may saturate: onnxopt explain tells where"
     busy = machine.load > 0.5 * machine.cores
     load = f"load {machine.load:.2f} on {machine.cores} cores" + (": timings will be noisy" if busy else "")
     return [Finding("int8 dot product instructions", bool(vnni) or None, told), Finding("load", not busy or None, load)]

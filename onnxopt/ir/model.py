@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from onnxopt.errors import ModelError
 from onnxopt.ir.digest import model_digest
 from onnxopt.ir.dtypes import type_name
 from onnxopt.ir.signature import Dim, Port, Signature
-from onnxopt.ir.traverse import all_graphs, all_nodes
+from onnxopt.ir.traverse import all_graphs, all_nodes, subgraphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,28 @@ def normalise(graph: onnx_ir.Model, where: str | None = None) -> None:
     except ValueError as error:
         raise ModelError("the graph has a cycle", where=where, hint="export the model again") from error
     onnx_ir_passes.NameFixPass()(graph)
+    for root in (graph.graph, *(function.graph for function in graph.functions.values())):
+        _rename_inner(root, frozenset())
+
+
+def _rename_inner(graph: onnx_ir.Graph, outer: frozenset[str | None]) -> None:
+    """Rename values of branches and loops that have the name of one outside, even of one that comes later.
+
+    Names must be unique over a graph and what is in it (ONNX IR, Names within a graph); onnx-ir sees to those before.
+    """
+    own = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    taken = {*outer, *(value.name for value in own)}
+    for value in own if outer else ():
+        if value.name in outer:
+            value.name = _free(value.name or "value", taken)
+            taken.add(value.name)
+    for node in graph:
+        for inner in subgraphs(node):
+            _rename_inner(inner, frozenset(taken))
+
+
+def _free(name: str, taken: Collection[str | None]) -> str:
+    return next(found for count in itertools.count(1) if (found := f"{name}_inner_{count}") not in taken)
 
 
 def private_copy(graph: onnx_ir.Model) -> onnx_ir.Model:

@@ -24,6 +24,8 @@ def infer_shapes(model: onnx_ir.Model, *, outputs: bool = False) -> str | None:
     Returns:
         None, or the reason why nothing could be inferred; the model is then as it was.
     """
+    if not outputs and _all_known(model):
+        return None
     kept = [*model.graph.inputs, *([] if outputs else model.graph.outputs)]
     declared = [(value, value.shape, value.type) for value in kept]
     try:
@@ -63,6 +65,17 @@ def known_shape(value: onnx_ir.Value | None) -> tuple[int, ...] | None:
     if value is None or value.shape is None or not value.shape.is_static():
         return None
     return tuple(dim for dim in value.shape if isinstance(dim, int))
+
+
+def _all_known(model: onnx_ir.Model) -> bool:
+    """Whether every dimension of every value is a number, or a name that an input gave: there is no more to infer."""
+    given = {dim.value for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
+    values = (value for graph in all_graphs(model) for node in graph for value in node.outputs)
+    return all(value.dtype is not None and _is_known(value.shape, given - {None}) for value in values)
+
+
+def _is_known(shape: onnx_ir.Shape | None, names: Collection[str | None]) -> bool:
+    return shape is not None and all(isinstance(dim, int) or dim.value in names for dim in shape)
 
 
 def _infer(model: onnx_ir.Model) -> None:

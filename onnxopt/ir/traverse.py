@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir
+
+from onnxopt.errors import UsageError, did_you_mean
 
 
 def all_graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph]:
@@ -47,3 +49,11 @@ def _attribute_tensors(node: onnx_ir.Node) -> Iterator[tuple[str, onnx_ir.Tensor
         elif attribute.type == onnx_ir.AttributeType.TENSORS and not attribute.is_ref():
             for tensor in attribute.as_tensors():
                 yield f"node {node.name!r} ({node.op_type}), attribute {attribute.name!r}", tensor
+
+
+def refuse_unknown(names: Collection[str], graph: onnx_ir.Model, what: str = "to leave in float") -> None:
+    """Raise UsageError if there is no node of a name; ``what`` tells what was to be done to it."""
+    known = [node.name or "" for node in all_nodes(graph)]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no node {name!r} {what}", hint=did_you_mean(name, known))

@@ -119,6 +119,17 @@ def weight_value(name: str, array: np.ndarray[Any, Any]) -> onnx_ir.Value:
     return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
 
 
+def add_weight(graph: onnx_ir.Graph | None, value: onnx_ir.Value) -> onnx_ir.Value:
+    """Make a value an initializer of a graph, under its name or one like it that no other initializer has."""
+    assert isinstance(graph, onnx_ir.Graph)
+    wanted, count = value.name, 0
+    while value.name in graph.initializers:
+        count += 1
+        value.name = f"{wanted}_{count}"
+    graph.register_initializer(value)
+    return value
+
+
 def along_last_axis(array: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any] | None:
     """Return an array of one number, or of ``count`` along its last axis alone, as [count]; else None."""
     if array.size not in (1, count) or (array.ndim and array.shape[-1] != array.size):

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,6 +100,17 @@ def replaced_files(folder: Path) -> Iterator[Path]:
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts into files by name, each whole or not at all.
+
+    Raises:
+        OutputError: The folder cannot be written or is full.
+    """
+    with replaced_files(folder) as scratch:
+        for name, text in texts.items():
+            (scratch / name).write_text(text)
 
 
 def _save(graph: onnx_ir.Model, path: Path, external: str | None) -> None:

@@ -63,6 +63,8 @@ class Cache:
         self.root = root
         self._entries = root / FORMAT
         self._last = root / "last"
+        self.kept = root / "kept"
+        """Where steps keep what they have of unfinished work, in files named by content."""
 
     def look_up(self, parts: Parts, label: str) -> Lookup:
         """Return the entry made from exactly these parts, or the reason why there is none.
@@ -116,12 +118,13 @@ class Cache:
                 yield entry
 
     def size(self) -> int:
-        """Return the bytes of all entries."""
-        return sum(file.stat().st_size for file in self._entries.rglob("*") if file.is_file())
+        """Return the bytes of all entries and of unfinished work."""
+        folders = (self._entries, self.kept)
+        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
     def clear(self) -> None:
         """Remove every entry; what else lies in the folder is not this cache's."""
-        for folder in (self._entries, self._last):
+        for folder in (self._entries, self._last, self.kept):
             if folder.is_dir():
                 shutil.rmtree(folder)
 

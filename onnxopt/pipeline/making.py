@@ -44,6 +44,7 @@ class ModelFile:
         size_bytes: Of the file and its external data.
         operators: Number of nodes of each type.
         steps: What was done to it since it was read.
+        original: The file that was read, for one that was made; None for that file itself.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class ModelFile:
     size_bytes: int
     operators: Mapping[str, int]
     steps: tuple[StepRecord, ...] = ()
+    original: ModelFile | None = None
 
 
 class Maker:
@@ -125,6 +127,8 @@ class Maker:
         make = partial(self._run_pass, change, file)
         entry, done = self._steps.run(str(change), parts, make, place=place)
         value = entry.value
+        for text in value["warnings"] if done.cached else ():  # a pass that runs tells them itself, as they come
+            self._steps.listen(Warned(text))
         for fired in value["fired"]:
             self._steps.listen(Fired(**fired))
         for missed in value["missed"]:
@@ -143,7 +147,7 @@ class Maker:
             warnings=tuple(value["warnings"]),
         )
         made = _file(entry) if changed else file
-        return replace(made, steps=(*file.steps, step))
+        return replace(made, steps=(*file.steps, step), original=file.original or file)
 
     def _run_pass(self, change: Pass, file: ModelFile, folder: Path) -> dict[str, Any]:
         warnings: list[str] = []
@@ -161,10 +165,12 @@ class Maker:
             ctx = Context.of(
                 target=self._target,
                 data=self._calibration,
+                original=self.load(file.original or file) if "original" in change.uses else None,
                 seed=self._seed,
                 scratch=Path(scratch),
                 emit=hear,
                 verifier=self._verifier(before),
+                kept=self._steps.kept,
             )
             model = change(before, ctx)
             write_model(model, folder / _MODEL)
@@ -205,6 +211,7 @@ class Maker:
         uses: Mapping[Use, Callable[[], Any]] = {
             "target": lambda: plain(self._target),
             "data": lambda: fingerprint(self._calibration),
+            "original": lambda: (file.original or file).digest,
             "seed": lambda: self._seed,
         }
         return {

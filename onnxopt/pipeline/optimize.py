@@ -58,6 +58,7 @@ def run_recipe(
     limits: ChildLimits | None = None,
     effort: Effort = NORMAL,
     command: str = "",
+    timed: bool = True,
 ) -> Result:
     """Do what a recipe says.
 
@@ -68,11 +69,12 @@ def run_recipe(
         limits: Of each child process.
         effort: Spent on measuring.
         command: Told in the record.
+        timed: Whether speed is measured; only without may the target be another machine, and passes decide then.
 
     Raises:
         OnnxoptError: The inputs cannot be used, or a pass of the recipe fails.
     """
-    if not recipe.target.is_local:
+    if not recipe.target.is_local and (timed or recipe.passes is None):
         raise UsageError(
             f"target {recipe.target.name!r} is not this machine, and nothing can be measured there",
             hint="run onnxopt on the target itself, or leave the target out",
@@ -85,7 +87,7 @@ def run_recipe(
         if recipe.passes is None:
             found, chosen = _search(session, spec)
         else:
-            found, chosen = _follow(session, recipe.passes, baseline)
+            found, chosen = _follow(session, recipe.passes, baseline, timed=timed)
         record = _record(session, found, spec.objective, time.perf_counter() - started, command)
     return Result(record, chosen)
 
@@ -117,31 +119,35 @@ def _search(session: Session, spec: SearchSpec) -> tuple[Found, Runnable]:
     return Found(records, best.record, _shortfall(best.record, recipe)), best.runnable
 
 
-def _follow(session: Session, passes: Sequence[Pass], usual: Backend) -> tuple[Found, Runnable]:
+def _follow(session: Session, passes: Sequence[Pass], usual: Backend, *, timed: bool) -> tuple[Found, Runnable]:
     """Apply the recipe's passes and measure the result against the input in the runtime's defaults."""
     recipe, file = session.recipe, session.source
     for index, change in enumerate(passes):
         file = session.maker.apply(change, file, place=f"passes[{index}] {change.name}")
     _check_lock(recipe, session.source, file)
-    baseline = _measured(session, Runnable(BASELINE, session.source, usual))
+    baseline = _measured(session, Runnable(BASELINE, session.source, usual), timed=timed)
     name = " > ".join(change.name for change in passes) or "the model as it is"
     chosen = Runnable(f"{name} in {recipe.backend}", file, recipe.backend)
-    result = _measured(session, chosen)
+    result = _measured(session, chosen, timed=timed)
     lost = None if result.status is Status.BEST else f"the result loses too much: {result.reason}"
     return Found([baseline, result], result, lost or _shortfall(result, recipe)), chosen
 
 
-def _measured(session: Session, one: Runnable) -> CandidateRecord:
+def _measured(session: Session, one: Runnable, *, timed: bool) -> CandidateRecord:
     baseline = one.name == BASELINE
-    effort = session.effort
-    plan, launches = (effort.screening, 1) if baseline else (effort.confirming, effort.launches)
-    found = session.measurer.compare(one, plan, launches)
     scores = session.measurer.score(one)
     verdict = judge(scores, session.recipe.budget, classifier_outputs(session.inputs.model.graph.graph))
     status = Status.BASELINE if baseline else Status.BEST if verdict.kept else Status.REJECTED
     record = CandidateRecord(one.name, status, verdict.reason, one.backend.name, dict(one.backend.options))
-    measured = replace(record, timing=found.candidate, speedup=found.speedup, scores=scores)
-    return described(measured, one.file)
+    measured = described(replace(record, scores=scores), one.file)
+    return _timed(session, one, measured) if timed else measured
+
+
+def _timed(session: Session, one: Runnable, record: CandidateRecord) -> CandidateRecord:
+    effort = session.effort
+    plan, launches = (effort.screening, 1) if one.name == BASELINE else (effort.confirming, effort.launches)
+    found = session.measurer.compare(one, plan, launches)
+    return replace(record, timing=found.candidate, speedup=found.speedup)
 
 
 def _check_lock(recipe: Recipe, source: ModelFile, file: ModelFile) -> None:

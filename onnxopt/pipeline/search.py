@@ -11,12 +11,14 @@ from onnxopt.evaluate.budget import Budget, judge
 from onnxopt.ir.outputs import classifier_outputs
 from onnxopt.pipeline.candidates import (
     FLOAT,
-    REWRITTEN,
     Candidate,
     Steps,
     float_candidates,
     numeric_candidates,
+    on_the_other_graph,
+    recovered_candidates,
     refined_candidates,
+    rewritten_for,
     session_candidates,
 )
 from onnxopt.pipeline.effort import Effort
@@ -24,12 +26,12 @@ from onnxopt.pipeline.events import CandidateDone, CandidateStarted, Listener
 from onnxopt.pipeline.making import Maker, ModelFile, described
 from onnxopt.pipeline.measuring import Measurer, Runnable
 from onnxopt.pipeline.record import CandidateRecord, Status
-from onnxopt.profile.statistics import Verdict
+from onnxopt.profile.statistics import Speedup, Verdict
 from onnxopt.recipe.recipe import BASELINE, CandidateSpec, Limits, SearchSpec
 from onnxopt.targets.target import Target
 
-_SLOWED = 0.97
-"""Share of the input's ratio below which the rewritten graph is not built upon."""
+_LITTLE = 1.5
+"""Times faster than the input below which uniform int8 is taken to have layers that lose time by it."""
 
 HOPELESS = 0.85
 """A candidate whose interval ends below this share of the best ratio so far is not looked at further."""
@@ -78,6 +80,8 @@ class Search:
         self._effort = effort
         self._listen = listen
         self._classifiers = classifier_outputs(maker.load(source).graph.graph)
+        self._convolutions = "Conv" in maker.load(source).operators
+        self._recovered_in: set[str] = set()
         self.trials: list[Trial] = []
 
     def run(self) -> Trial:
@@ -87,7 +91,14 @@ class Search:
             return self._confirmed()
         small = self._spec.objective == "size" or self._limits.size is not None
         self._try_all([*numeric_candidates(self._spec, self._target, self._better_graphs(), small=small)])
-        self._try_all([c for trial in self._too_lossy() for c in refined_candidates(trial.candidate)])
+        for trial in self._to_refine():
+            if not self._may_beat_all(trial):
+                continue
+            if trial.record.scores is None or not self._recovered(trial.candidate):
+                self._refine(trial.candidate)
+        for candidate in self._gaining_little():
+            self._refine(candidate)
+        self._try_all([on_the_other_graph(candidate) for candidate in self._best_numerics()])
         self._try_all(
             [c for trial in self._leaders()[: self._effort.tuned] for c in session_candidates(trial.candidate)]
         )
@@ -201,21 +212,62 @@ class Search:
         return sorted((trial for trial in self.trials if trial.record.status is Status.KEPT), key=self._rank)
 
     def _better_graphs(self) -> dict[Backend, Steps]:
-        """Return for each runtime which graph it runs faster: rewriting is known to cost some their fusions."""
-        ratios: dict[tuple[Backend, bool], float] = {}
+        """Return for each runtime the graph to build on: rewritten, unless the runtime is clearly slower with it."""
+        speeds: dict[tuple[Backend, bool], Speedup | None] = {}
         for trial in self.trials:
-            own = trial.candidate.numerics is not FLOAT and trial.candidate.name != BASELINE
-            if not own and trial.record.status is not Status.FAILED:
-                ratios[trial.candidate.backend, bool(trial.candidate.passes)] = trial.ratio
-        tried = {backend for backend, _ in ratios}
-        slowed = {b for b in tried if ratios.get((b, True), 1.0) < _SLOWED * ratios.get((b, False), 1.0)}
-        return {backend: () if backend in slowed else REWRITTEN for backend in tried}
+            if trial.candidate.name == BASELINE or trial.candidate.numerics is FLOAT:
+                speeds[trial.candidate.backend, bool(trial.candidate.passes)] = trial.record.speedup
+        return {
+            backend: rewritten_for(backend.name) if _holds_its_own(after, speeds.get((backend, False))) else ()
+            for (backend, changed), after in speeds.items()
+            if changed
+        }
 
-    def _too_lossy(self) -> list[Trial]:
-        """Return candidates that were scored, lost too much, and are faster than all that did not."""
-        best = self._best_ratio()
-        lossy = [t for t in self.trials if t.record.status is Status.REJECTED and t.record.scores]
-        return [trial for trial in lossy if trial.ratio > best]
+    def _best_numerics(self) -> list[Candidate]:
+        """Return the best candidate of each backend that was kept, where it is not the float model."""
+        best: dict[Backend, Candidate] = {}
+        for trial in self._leaders():
+            best.setdefault(trial.candidate.backend, trial.candidate)
+        return [one for one in best.values() if one.numerics not in (FLOAT, None)]
+
+    def _gaining_little(self) -> list[Candidate]:
+        """Return the best uniform int8 of each backend that was kept, where it is hardly faster than the input."""
+        best: dict[Backend, Trial] = {}
+        for trial in self._leaders():
+            if any(refined_candidates(trial.candidate)):
+                best.setdefault(trial.candidate.backend, trial)
+        return [trial.candidate for trial in best.values() if trial.ratio < _LITTLE]
+
+    def _to_refine(self) -> list[Trial]:
+        """Return candidates that lost too much, the fastest first, and then those that are slow."""
+        rejected = [trial for trial in self.trials if trial.record.status is Status.REJECTED]
+        lossy = [trial for trial in rejected if trial.record.scores is not None]
+        return [*sorted(lossy, key=lambda trial: -trial.ratio), *(one for one in rejected if one not in lossy)]
+
+    def _may_beat_all(self, trial: Trial) -> bool:
+        """Whether something like a rejected candidate can be the fastest: no faster than it, unless it was slow."""
+        speed = trial.record.speedup
+        return trial.record.scores is None or (speed is not None and speed.high > self._best_ratio())
+
+    def _recovered(self, candidate: Candidate) -> bool:
+        """Try what keeps int8 everywhere and loses less, once for each runtime; return whether it is kept."""
+        if candidate.backend.name in self._recovered_in:
+            return False
+        self._recovered_in.add(candidate.backend.name)
+        for recovered in recovered_candidates(candidate, convolutions=self._convolutions):
+            self._try_all([recovered])
+            if self.trials[-1].record.status is Status.KEPT:
+                return True
+        return False
+
+    def _refine(self, candidate: Candidate) -> None:
+        """Try what may do better, from daring to harmless, for as long as nothing but the loss is against it."""
+        for refined in refined_candidates(candidate):
+            self._try_all([refined])
+            record = self.trials[-1].record
+            lossy = record.status is Status.REJECTED and record.scores is not None
+            if not lossy and record.status is not Status.DUPLICATE:
+                return
 
     def _rank(self, trial: Trial) -> tuple[bool, float]:
         """Return what trials are ordered by: those within the limits first, then the cheaper."""
@@ -256,3 +308,8 @@ class Search:
 
     def _replace(self, trial: Trial) -> None:
         self.trials = [trial if t.candidate.name == trial.candidate.name else t for t in self.trials]
+
+
+def _holds_its_own(after: Speedup | None, before: Speedup | None) -> bool:
+    """Whether a changed graph was timed, and is not slower than it was by both intervals."""
+    return after is not None and (before is None or after.high >= before.low)

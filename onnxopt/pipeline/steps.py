@@ -32,6 +32,11 @@ class CachedSteps:
     listen: Listener
     label: str
 
+    @property
+    def kept(self) -> Path:
+        """A folder where steps find unfinished work again; another for each build of this program."""
+        return self.cache.kept / _program()[:16]
+
     def run(self, step: str, parts: Parts, make: Callable[[Path], Any], *, place: str = "") -> tuple[Entry, StepDone]:
         """Return the entry made from ``parts``, and whether and why it was made now.
 

@@ -1,8 +1,7 @@
-"""Making a graph one that onnxruntime's quantizers do not stumble over.
+"""Making a graph ready to be quantized.
 
-Each repair answers a known failure of theirs: weights that are not initializers are skipped or crash them, a Gemm's
-bias that is not one number for each channel crashes them, and per-channel quantization needs the axis attribute of
-opset 13.
+Weights that are not initializers would be missed, a Gemm's bias that is not one number for each channel cannot be
+stored beside its weight, and per-channel quantization needs the axis attribute of opset 13.
 """
 
 from __future__ import annotations
@@ -10,39 +9,12 @@ from __future__ import annotations
 import onnx_ir
 
 from onnxopt.errors import PassError
-from onnxopt.ir.cleanup import freeze_weights, lift_constants, remove_unused
-from onnxopt.ir.fold import fold
+from onnxopt.ir.cleanup import remove_unused
 from onnxopt.ir.model import normalise
-from onnxopt.ir.opset import convert
+from onnxopt.ir.plain_weights import write_out_weights
 from onnxopt.ir.shapes import infer_shapes
 from onnxopt.ir.traverse import all_nodes
-from onnxopt.ir.weights import along_last_axis, constant_tensor, weight_value
-
-PER_CHANNEL_OPSET = 13
-"""The first opset whose QuantizeLinear and DequantizeLinear have an axis."""
-
-QUANTIZED_OPS = frozenset(
-    {
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLSTM",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QAttention",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QuantizeLinear",
-    }
-)
-
-
-def refuse_quantized(graph: onnx_ir.Model) -> None:
-    """Raise PassError if the model is quantized already: doing it twice loses accuracy and gains nothing."""
-    found = sorted({node.op_type for node in all_nodes(graph) if node.op_type in QUANTIZED_OPS})
-    if found:
-        raise PassError(f"the model is quantized already: it has {', '.join(found)}", hint="start from the float model")
+from onnxopt.ir.weights import add_weight, along_last_axis, constant_tensor, weight_value
 
 
 def refuse_without(graph: onnx_ir.Model, ops: frozenset[str]) -> None:
@@ -53,19 +25,30 @@ def refuse_without(graph: onnx_ir.Model, ops: frozenset[str]) -> None:
 
 def prepare(graph: onnx_ir.Model) -> onnx_ir.Model:
     """Return a graph with every weight in an initializer, shapes inferred, nodes named, and at least opset 13."""
-    freeze_weights(graph)
-    if graph.opset_imports.get("", 0) < PER_CHANNEL_OPSET:
-        graph = convert(graph, PER_CHANNEL_OPSET)
-    lift_constants(graph)
-    fold(graph, growth=0)
-    lift_constants(graph)
-    for node in all_nodes(graph):
-        if node.op_type == "Gemm" and len(node.inputs) > 2:
+    graph = write_out_weights(graph, growth=0)
+    for one in (graph.graph, *graph.graph.subgraphs()):
+        for node in [node for node in one if node.op_type == "Gemm" and len(node.inputs) > 2]:
             _write_out_bias(node)
     remove_unused(graph)
     infer_shapes(graph)
     normalise(graph)
     return graph
+
+
+def spell_out_hard_swish(graph: onnx_ir.Model) -> None:
+    """Write HardSwish as the product of its input and a HardSigmoid, in place, as ONNX defines it."""
+    for node in [node for node in graph.graph if node.op_type == "HardSwish" and node.domain in ("", "ai.onnx")]:
+        source, result = node.inputs[0], node.outputs[0]
+        gate = onnx_ir.node("HardSigmoid", [source], {"alpha": 1 / 6, "beta": 0.5}, name=f"{node.name}_gate")
+        product = onnx_ir.node("Mul", [source, gate.outputs[0]], name=node.name)
+        gate.outputs[0].name = f"{result.name}_gate"
+        for made in (gate.outputs[0], product.outputs[0]):
+            made.type, made.shape = result.type, result.shape
+        graph.graph.insert_before(node, [gate, product])
+        name, result.name = result.name, None
+        product.outputs[0].name = name
+        result.replace_all_uses_with(product.outputs[0], replace_graph_outputs=True)
+        graph.graph.remove(node, safe=True)
 
 
 def _write_out_bias(node: onnx_ir.Node) -> None:
@@ -77,12 +60,4 @@ def _write_out_bias(node: onnx_ir.Node) -> None:
     written_out = along_last_axis(bias.numpy(), count)
     if written_out is None or bias.numpy().shape == (count,):
         return
-    value = weight_value(f"{node.name}_bias_by_channel", written_out)
-    node.graph.register_initializer(value)
-    node.replace_input_with(2, value)
-
-
-def matmuls_of_activations(graph: onnx_ir.Model) -> list[str]:
-    """Return the names of MatMul nodes that read no weight, such as those of attention."""
-    found = (node for node in all_nodes(graph) if node.op_type == "MatMul")
-    return [node.name or "" for node in found if all(constant_tensor(value) is None for value in node.inputs)]
+    node.replace_input_with(2, add_weight(node.graph, weight_value(f"{node.name}_bias_by_channel", written_out)))

@@ -46,11 +46,11 @@ def pareto(record: RunRecord) -> Figure:
     axis = (
         "loss of the metric, % (triangles: more)" if record.metric else "noise against the input, dB (lower is closer)"
     )
-    layout = _layout("median latency, ms", axis)
-    layout["height"] = 420
+    drawn = layout("median latency, ms", axis)
+    drawn["height"] = 420
     if record.metric:
-        layout["shapes"] = [_budget_line(100 * record.budget["max_drop"])]
-    return {"data": traces, "layout": layout}
+        drawn["shapes"] = [_budget_line(100 * record.budget["max_drop"])]
+    return {"data": traces, "layout": drawn}
 
 
 def latency(record: RunRecord) -> Figure:
@@ -71,10 +71,10 @@ def latency(record: RunRecord) -> Figure:
         for candidate in reversed(shown)
         if candidate.timing
     ]
-    layout = _layout("latency of one run, ms", "")
-    layout.update(showlegend=False, height=max(260, 70 + 42 * len(traces)))
-    layout["yaxis"]["automargin"] = True
-    return {"data": traces, "layout": layout}
+    drawn = layout("latency of one run, ms", "")
+    drawn.update(showlegend=False, height=max(260, 70 + 42 * len(traces)))
+    drawn["yaxis"]["automargin"] = True
+    return {"data": traces, "layout": drawn}
 
 
 def _top(record: RunRecord, scored: Sequence[CandidateRecord]) -> float:
@@ -140,7 +140,8 @@ def _budget_line(percent: float) -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": percent, "y1": percent, "line": line}
 
 
-def _layout(x: str, y: str) -> dict[str, Any]:
+def layout(x: str, y: str) -> dict[str, Any]:
+    """Return the layout all charts have, with these titles of the axes."""
     return {
         "font": _FONT,
         "margin": {"l": 70, "r": 20, "t": 10, "b": 50},

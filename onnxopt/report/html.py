@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-
-from plotly.offline import get_plotlyjs
 
 from onnxopt.pipeline.record import CandidateRecord, RunRecord
 from onnxopt.report import figures, words
+from onnxopt.report.page import chart, section, table, whole_page
 
 
 def html_page(record: RunRecord) -> str:
     """Return the page."""
-    template = Template(files("onnxopt.report").joinpath("page.html").read_text())
-    return template.substitute(
-        title=escape(Path(record.model["path"]).name),
-        headline=escape(_headline(record)),
-        subtitle=escape(f"{record.model['path']} on {record.machine}, {record.created}"),
-        tiles="".join(_tile(name, value) for name, value in _tiles(record)),
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in record.notes),
-        candidates=_candidates(record),
-        graph=_graph(record),
-        steps=_steps(record.best),
-        setting=_setting(record),
-        plotly=get_plotlyjs(),
-        figures=_script({"pareto": figures.pareto(record), "latency": figures.latency(record)}),
+    return whole_page(
+        title=Path(record.model["path"]).name,
+        headline=_headline(record),
+        subtitle=f"{record.model['path']} on {record.machine}, {record.created}",
+        tiles=_tiles(record),
+        notes=record.notes,
+        sections=(
+            section("Accuracy against latency", chart("pareto")),
+            section("Latency distributions", chart("latency")),
+            section("What was tried", _candidates(record)),
+            section("The graph, before and after", _graph(record)),
+            section("How the result was made", _steps(record.best)),
+            section("Where and on what", _setting(record)),
+        ),
+        figures={"pareto": figures.pareto(record), "latency": figures.latency(record)},
     )
 
 
@@ -56,10 +52,6 @@ def _loss(record: RunRecord) -> str:
     return words.drop(record.best) if record.metric else words.fidelity(record.best)
 
 
-def _tile(name: str, value: str) -> str:
-    return f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
-
-
 def _candidates(record: RunRecord) -> str:
     head = ["candidate", "latency", "speed-up", "size", "memory", record.metric or "", "drop", "SQNR", "verdict"]
     rows = []
@@ -77,7 +69,7 @@ def _candidates(record: RunRecord) -> str:
             f"{candidate.status}: {candidate.reason}",
         ]
         rows.append((str(candidate.status), cells))
-    return _table(head, rows, numbers=range(1, 8))
+    return table(head, rows, numbers=range(1, 8))
 
 
 def _graph(record: RunRecord) -> str:
@@ -90,7 +82,7 @@ def _graph(record: RunRecord) -> str:
     for kind in kinds:
         counts = before.operators.get(kind, 0), after.operators.get(kind, 0)
         rows.append([kind, *(str(count) if count else "" for count in counts)])
-    return _table(["", "before", "after"], [("", row) for row in rows], numbers=(1, 2))
+    return table(["", "before", "after"], [("", row) for row in rows], numbers=(1, 2))
 
 
 def _steps(best: CandidateRecord) -> str:
@@ -101,7 +93,7 @@ def _steps(best: CandidateRecord) -> str:
         rows.append(("", [step.name, told, str(step.nodes), error, step.reason, "; ".join(step.warnings)]))
     if not rows:
         return "<p>The model is the input, unchanged.</p>"
-    return _table(["pass", "options", "nodes", "error", "why it ran", "warnings"], rows, numbers=(2, 3))
+    return table(["pass", "options", "nodes", "error", "why it ran", "warnings"], rows, numbers=(2, 3))
 
 
 def _setting(record: RunRecord) -> str:
@@ -117,22 +109,4 @@ def _setting(record: RunRecord) -> str:
         ["seed", str(record.seed)],
         ["duration", f"{record.seconds:.0f} s"],
     ]
-    return _table(["", ""], [("", row) for row in rows])
-
-
-def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], numbers: Iterable[int] = ()) -> str:
-    right = set(numbers)
-
-    def row(kind: str, tag: str, cells: Sequence[str]) -> str:
-        inner = "".join(
-            f"<{tag}{' class=number' if i in right else ''}>{escape(cell)}</{tag}>" for i, cell in enumerate(cells)
-        )
-        return f'<tr class="{kind}">{inner}</tr>'
-
-    body = "".join(row(kind, "td", cells) for kind, cells in rows)
-    return f"<table><thead>{row('', 'th', head)}</thead><tbody>{body}</tbody></table>"
-
-
-def _script(value: object) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    return json.dumps(value).replace("<", "\\u003c")
+    return table(["", ""], [("", row) for row in rows])

@@ -59,7 +59,7 @@ def summary_table(found: Summary) -> RenderableType:
     if found.inference_problem:
         rows.append(("note", f"shapes could not be inferred: {found.inference_problem}"))
     rows += [(f"metadata {key}", value) for key, value in found.metadata.items()]
-    return _pairs(rows)
+    return pairs_table(rows)
 
 
 def profile_table(found: Profile) -> RenderableType:
@@ -67,7 +67,7 @@ def profile_table(found: Profile) -> RenderableType:
     rows = [("model", *_timing(found.timing))]
     if found.versus is not None:
         rows.append(("versus", *_timing(found.versus)))
-    table = _table(("", "p50", "p90", "p99", "samples", "load", "peak memory"), rows, right=range(1, 7))
+    table = rows_table(("", "p50", "p90", "p99", "samples", "load", "peak memory"), rows, right=range(1, 7))
     lines: list[RenderableType] = [table]
     if found.speedup is not None:
         lines.append(Text(f"speed-up over the other: {found.speedup}", style="bold"))
@@ -84,7 +84,7 @@ def scores_table(found: Scores) -> RenderableType:
     if found.drop is not None:
         rows.append(("reference", f"{found.baseline:.4f}"))
         rows.append(("drop", _interval(found.drop.value, found.drop.low, found.drop.high, percent=True)))
-    lines: list[RenderableType] = [_pairs(rows)]
+    lines: list[RenderableType] = [pairs_table(rows)]
     if found.drift is not None:
         lines.append(_drift_table(found.drift))
     return Group(*lines)
@@ -123,7 +123,7 @@ def export_table(found: Exported, out: Path) -> RenderableType:
     kept, renamed = found.parameters
     opset = found.model.graph.opset_imports.get("")
     lines: list[RenderableType] = [
-        _table(("input shapes", "", "largest error"), rows, right=(2,)),
+        rows_table(("input shapes", "", "largest error"), rows, right=(2,)),
         Text(f"wrote {out}: {found.model.nodes} nodes, opset {opset}, by {found.exporter}"),
         Text(f"{len(kept)} of {len(kept) + len(renamed)} parameters keep their names"),
     ]
@@ -140,14 +140,13 @@ def applied_table(before: Path, made: ModelFile) -> RenderableType:
         lines.append(Text(f"verified: outputs differ by at most {step.verification:.1e} of their standard deviation"))
     if step.cached:
         lines.append(Text("from the cache", style="dim"))
-    lines += [Text(f"note: {warning}", style="yellow") for warning in step.warnings]
     return Group(*lines)
 
 
 def buckets_table(made: Iterable[ModelFile]) -> RenderableType:
     """Return what was written for each size."""
     rows = [(str(one.path), str(one.nodes), words.size(one.size_bytes), _largest_error(one)) for one in made]
-    return _table(("file", "nodes", "size", "outputs differ by"), rows, right=(1, 2, 3))
+    return rows_table(("file", "nodes", "size", "outputs differ by"), rows, right=(1, 2, 3))
 
 
 def _largest_error(made: ModelFile) -> str:
@@ -164,8 +163,9 @@ def rules_table(told: RulesTold) -> RenderableType:
     ]
     fired = [(one.rule, one.node, f"{one.nodes} nodes, {one.bytes} bytes fewer") for one in told.fired]
     missed = [(one.rule, one.node, f"{one.reason} ({one.blamed})") for one in told.missed]
+    fired_table = rows_table(("rule", "fired", "nodes saved", "bytes saved"), sums, right=(1, 2, 3))
     return Group(
-        _table(("rule", "fired", "nodes saved", "bytes saved"), sums, right=(1, 2, 3)) if sums else "no rule fired",
+        *([fired_table] if sums else [] if missed else ["no rule fired"]),
         *_places("fired at", fired, most),
         *_places("nearly fired at", missed, most),
     )
@@ -190,13 +190,13 @@ def _places(title: str, rows: Sequence[tuple[str, str, str]], most: int | None) 
         return []
     more = len(rows) - len(shown)
     note = [Text(f"and {more} places more; --rule RULE lists all of one", style="dim")] if more else []
-    return [Text(""), _table(("rule", title, ""), shown), *note]
+    return [Text(""), rows_table(("rule", title, ""), shown), *note]
 
 
 def passes_table() -> RenderableType:
     """Return ``onnxopt passes``."""
     rows = [(name, _summary(resolve("passes", name))) for name in names("passes")]
-    return _table(("pass", "what it does"), rows)
+    return rows_table(("pass", "what it does"), rows)
 
 
 def pass_table(name: str) -> RenderableType:
@@ -206,9 +206,9 @@ def pass_table(name: str) -> RenderableType:
     facts = (
         f"exact: {cls.exact}; keeps the interface: {cls.keeps_signature}; uses: {', '.join(sorted(cls.uses)) or '-'}"
     )
-    table = _table(("option", "type", "default", ""), rows)
+    table = rows_table(("option", "type", "default", ""), rows)
     rules: list[RenderableType] = (
-        [Text(""), _table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
+        [Text(""), rows_table(("rule", "what it does"), cls.rules().items())] if cls.rules() else []
     )
     return Group(Text(_summary(cls), style="bold"), Text(facts, style="dim"), table, *rules)
 
@@ -234,7 +234,9 @@ def targets_table(rows: Sequence[Target]) -> RenderableType:
         )
         for t in rows
     ]
-    return _table(("target", "device", "isa", "runtimes", "precisions", "USD/h", "W", "source"), cells, right=(5, 6))
+    return rows_table(
+        ("target", "device", "isa", "runtimes", "precisions", "USD/h", "W", "source"), cells, right=(5, 6)
+    )
 
 
 def doctor_table(found: Diagnosis) -> RenderableType:
@@ -243,7 +245,7 @@ def doctor_table(found: Diagnosis) -> RenderableType:
     rows = [(finding.name, marks[finding.fine], finding.told) for finding in found.findings]
     versions = ", ".join(f"{name} {version}" for name, version in found.machine.libraries.items())
     head = Text(f"{found.machine}; Python {found.machine.python}", style="bold")
-    return Group(head, Text(versions), _table(("", "", ""), rows))
+    return Group(head, Text(versions), rows_table(("", "", ""), rows))
 
 
 def cache_record(cache: Cache) -> dict[str, Any]:
@@ -259,13 +261,13 @@ def cache_record(cache: Cache) -> dict[str, Any]:
 def cache_table(found: Mapping[str, Any]) -> RenderableType:
     """Return ``onnxopt cache info``."""
     told = f"{found['entries']} ({_joined(found['kinds'])})" if found["entries"] else "none"
-    return _pairs([("folder", found["folder"]), ("size", words.size(found["bytes"])), ("entries", told)])
+    return pairs_table([("folder", found["folder"]), ("size", words.size(found["bytes"])), ("entries", told)])
 
 
 def zoo_table(models: Iterable[ZooModel]) -> RenderableType:
     """Return ``onnxopt zoo list``."""
     rows = [(m.id, m.family, m.obtained, " ".join(m.needs) or "-", m.task.measures, m.licence) for m in models]
-    return _table(("model", "what it is", "obtained", "needs", "scored by", "licence"), rows)
+    return rows_table(("model", "what it is", "obtained", "needs", "scored by", "licence"), rows)
 
 
 def _timing(timing: Timing) -> tuple[str, ...]:
@@ -284,7 +286,7 @@ def _drift_table(drift: Drift) -> Table:
             "-" if o.agreement is None else f"{o.agreement:.2%}",
         ]
         rows.append((o.name, *figures, "constant" if o.constant else ""))
-    return _table(("output", "SQNR", "max error / sd", "cosine", "agreement", ""), rows, right=range(1, 5))
+    return rows_table(("output", "SQNR", "max error / sd", "cosine", "agreement", ""), rows, right=range(1, 5))
 
 
 def _pass_entry(name: str, cls: type[Any]) -> dict[str, Any]:
@@ -324,11 +326,13 @@ def _joined(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
-    return _table(("", ""), rows)
+def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return what there is to say, by a word for it."""
+    return rows_table(("", ""), rows)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Table:
+def rows_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Table:
+    """Return rows under a head; the columns of ``right`` hold numbers."""
     table = Table(box=None, pad_edge=False, show_header=any(head), header_style="bold")
     numbers = set(right)
     for index, name in enumerate(head):

@@ -72,8 +72,12 @@ def _verdict(record: RunRecord) -> Iterator[RenderableType]:
     if not record.improved:
         yield Text("Nothing tried is proved to be better than the input: the input is handed back.", style="bold")
         return
+    if best.speedup is None:
+        yield Text(f"{best.name}: speed was not measured", style="bold")
+        yield Text(best.reason)
+        return
     head = f"{best.name}: {best.speedup}, {words.milliseconds(best.timing.p50 if best.timing else None)} at the median"
-    faster = best.speedup is not None and best.speedup.verdict is Verdict.FASTER
+    faster = best.speedup.verdict is Verdict.FASTER
     yield Text(head, style="bold green" if faster and not record.shortfall else "bold")
     yield Text(best.reason)
 

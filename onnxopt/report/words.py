@@ -52,3 +52,10 @@ def decibel(sqnr: float | None) -> str:
     if sqnr is None:
         return "-"
     return "exact" if sqnr >= EXACT_DB else f"{sqnr:.1f} dB"
+
+
+def percent(share: float) -> str:
+    """Return ``0.012 %``, with two significant digits below 1 %, or ``0``."""
+    if not share:
+        return "0"
+    return f"{100 * share:.3g} %" if share >= 0.01 else f"{100 * share:.2g} %"

@@ -13,7 +13,7 @@ import onnx_ir
 import onnx_ir.passes.common as onnx_ir_passes
 
 from onnxopt.context import Context, Use
-from onnxopt.errors import PassError, did_you_mean
+from onnxopt.errors import UsageError, did_you_mean
 from onnxopt.ir.cleanup import (
     freeze_weights,
     lift_constants,
@@ -68,7 +68,7 @@ class Rewrite(Pass):
         known = {*FAMILIES, *rules_by_name()}
         for name in (*self.only, *self.skip, *self.also):
             if name not in known:
-                raise PassError(f"there is no rule or family {name!r}", hint=did_you_mean(name, known))
+                raise UsageError(f"there is no rule or family {name!r}", hint=did_you_mean(name, known))
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the smallest model the rules lead to, and tell where they fired and where they nearly did."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import wave
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from onnxopt.data.audio import Audio
 from onnxopt.data.sample import Samples
-from onnxopt.errors import DataError, MissingExtraError
+from onnxopt.errors import DataError
 from tests.graphs import Array, from_text
 
 MODEL = from_text(
@@ -89,7 +88,6 @@ def test_seconds_cut_and_pad(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [16000, 44100, 4000])
 def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
-    pytest.importorskip("scipy", reason="resampling needs scipy")
     _save(tmp_path / "a.wav", _tone(1.0, rate), rate=rate)
 
     found = _sound(tmp_path)[0]
@@ -100,26 +98,9 @@ def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
 
 
 def test_resampling_removes_what_the_rate_cannot_hold(tmp_path: Path) -> None:
-    pytest.importorskip("scipy", reason="resampling needs scipy")
     _save(tmp_path / "a.wav", _tone(0.5, 16000, pitch=6000.0), rate=16000)
 
     assert np.abs(_sound(tmp_path)[0][1000:3000]).max() < 0.01
-
-
-def test_resampling_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _save(tmp_path / "a.wav", _tone(), rate=16000)
-    importing = builtins.__import__
-
-    def without_scipy(name: str, *rest: Any) -> Any:
-        if name.startswith("scipy"):
-            raise ModuleNotFoundError(name)
-        return importing(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_scipy)
-    with pytest.raises(MissingExtraError) as caught:
-        _sound(tmp_path)
-    assert caught.value.what == "the files have 16000 Hz; resampling needs scipy"
-    assert caught.value.hint == "pip install scipy, or convert the files to 8000 Hz"
 
 
 # Files, labels, fingerprint

@@ -16,7 +16,7 @@ from onnxopt.evaluate.metrics import Metric, edit_distance, make_metric
 from onnxopt.registry import names
 from onnxopt.user_code import UserCodeError
 
-GOALS = {"mse": False, "cer": False, "wer": False}
+GOALS = {"mse": False, "cer": False, "wer": False, "perplexity": False}
 
 
 def _score(metric: str | Metric, outputs: Sequence[np.ndarray], truths: Sequence[Any], **options: Any) -> float:
@@ -143,9 +143,28 @@ def test_wer_counts_words() -> None:
     assert _score("wer", [_ctc([2, 5, 3])], [[2, 5, 4]], space=5) == pytest.approx(1 / 2)
 
 
+def test_perplexity_is_of_the_next_token_over_all_samples() -> None:
+    """Probabilities 1/2 and 1/4 in the first sample, 1/8 in the second: the geometric mean is 1/4."""
+    chances = {0: [0.5, 0.25, 0.125, 0.125], 1: [0.25, 0.25, 0.25, 0.25], 2: [0.125, 0.5, 0.25, 0.125]}
+    first = np.log(np.array([[chances[0], chances[1], chances[2]]])) + 7
+    second = np.log(np.array([[chances[2], chances[1]]]))
+    assert _score("perplexity", [first, second], [[[3, 0, 2]], [1, 3]]) == pytest.approx(4)
+    assert _score("perplexity", [first], [[[3, 0, -100]]]) == pytest.approx(2)
+    assert math.isnan(_score("perplexity", [second[:, :1]], [[1]]))
+
+
+def test_perplexity_bears_logits_no_exponential_bears() -> None:
+    logits = np.array([[[1e4, 0.0], [0.0, 0.0]]], np.float32)
+    assert _score("perplexity", [logits], [[0, 0]]) == pytest.approx(1)
+    assert _score("perplexity", [logits], [[0, 1]]) == np.inf
+
+
 @pytest.mark.parametrize(
     ("name", "output", "label", "text"),
     [
+        ("perplexity", np.zeros((1, 3, 9)), [1, 1], r"the label has 2 token ids, the output is \[1, 3, 9\]"),
+        ("perplexity", np.zeros((1, 2, 9)), [8, 9], "the label has the token id 9, the output 9 logits a token"),
+        ("perplexity", np.zeros((3, 9)), [1, 1, 1], r"the label has 3 token ids, the output is \[3, 9\]"),
         ("top1", np.zeros((3, 2)), [1, 1], "the label has 2 entries, the outputs 3 decisions"),
         ("f1", np.zeros((3, 2)), [1, 1], "the label has 2 entries, the outputs 3 decisions"),
         ("top1", np.zeros((3, 1)), [1, 1, 1], r"an output of shape \[3, 1\] holds no scores by class"),

@@ -10,11 +10,12 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from onnxopt.context import Context
+from onnxopt.context import Context, Warned
 from onnxopt.data.sample import InMemory, Sample, Samples
 from onnxopt.errors import PassError, UsageError
 from onnxopt.evaluate.drift import compare_outputs
 from onnxopt.ir.model import Model, normalise
+from onnxopt.ir.weights import constant_tensor
 from onnxopt.ir.write import tensors_size
 from onnxopt.passes import make_pass
 from tests.graphs import answers, cnn, from_text, mlp, samples
@@ -71,11 +72,12 @@ def test_all_quantizes_what_stands_between(quantize: Quantize) -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 8] y) {
         a = MatMul (x, w)
         b = Add (a, x)
-        y = Softmax (b)
+        c = MatMul (b, w)
+        y = Softmax (c)
     }"""
     model = from_text(text, {"w": _random(8, 8)})
     after = quantize("quantize-static", model, samples(model, 4), scope="all")
-    assert [_reads_quantized(after, operator) for operator in ("MatMul", "Add")] == [[True], [True]]
+    assert [_reads_quantized(after, operator) for operator in ("MatMul", "Add")] == [[True, True], [True]]
 
 
 def test_named_nodes_are_skipped(quantize: Quantize) -> None:
@@ -162,33 +164,6 @@ def test_products_of_two_activations_stay_float_unless_asked_for(quantize: Quant
     assert _reads_quantized(asked, "MatMul") == [True] * 6
 
 
-def test_dynamic_quantizes_what_is_worth_it(quantize: Quantize) -> None:
-    """Convolutions become slower and recurrent layers inaccurate: they stay float."""
-    conv = from_text(
-        """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3, 8, 8] x) => (float[n, 4] y) {
-            c = Conv (x, k)
-            p = GlobalAveragePool (c)
-            f = Flatten (p)
-            y = Gemm (f, w)
-        }""",
-        {"k": _random(8, 3, 3, 3), "w": _random(8, 4)},
-    )
-    lstm = from_text(
-        """<ir_version: 8, opset_import: ["" : 17]> g (float[s, n, 8] x) => (float[s, n, 4] y) {
-            a = LSTM <hidden_size = 16> (x, w, r)
-            q = Squeeze (a, axis)
-            y = MatMul (q, o)
-        }""",
-        {"w": _random(1, 64, 8), "r": _random(1, 64, 16), "o": _random(16, 4), "axis": np.array([1])},
-    )
-    for model, kept in ((conv, "Conv"), (lstm, "LSTM")):
-        after = quantize("quantize-dynamic", model)
-        assert after.operators[kept] == 1
-        assert after.operators["MatMulInteger"] == 1
-        assert _sqnr(model, after, samples(model, 4)) > 30
-    assert "com.microsoft::DynamicQuantizeLSTM" in quantize("quantize-dynamic", lstm, ops=["LSTM"]).operators
-
-
 @pytest.mark.parametrize("name", ["quantize-static", "quantize-dynamic", "cast-float16", "cast-bfloat16"])
 @pytest.mark.parametrize(
     ("body", "text"),
@@ -230,16 +205,18 @@ def test_options_are_checked(name: str, options: Any, text: str) -> None:
 
 
 def _hidden_weight(kind: str) -> Model:
-    weight = _random(8, 32)
+    weight = _random(64, 256)
     header = '<ir_version: 8, opset_import: ["" : 17]> g '
     if kind == "transposed":
-        body = "(float[n, 8] x) => (float[n, 32] y) { t = Transpose <perm = [1, 0]> (w) y = MatMul (x, t) }"
+        body = "(float[n, 64] x) => (float[n, 256] y) { t = Transpose <perm = [1, 0]> (w) y = MatMul (x, t) }"
         return from_text(header + body, {"w": weight.T.copy()})
     if kind == "overridable":
         return from_text(
-            header + "(float[n, 8] x, float[8, 32] w) => (float[n, 32] y) { y = MatMul (x, w) }", {"w": weight}
+            header + "(float[n, 64] x, float[64, 256] w) => (float[n, 256] y) { y = MatMul (x, w) }", {"w": weight}
         )
-    graph = from_text(header + "(float[n, 8] x) => (float[n, 32] y) { y = MatMul (x, w) }", {"w": weight}).graph.clone()
+    graph = from_text(
+        header + "(float[n, 64] x) => (float[n, 256] y) { y = MatMul (x, w) }", {"w": weight}
+    ).graph.clone()
     constant = onnx_ir.node("Constant", [], {"value": onnx_ir.tensor(weight)})
     graph.graph.insert_before(graph.graph[0], constant)
     graph.graph[1].replace_input_with(1, constant.outputs[0])
@@ -282,3 +259,46 @@ def _reads_quantized(model: Model, operator: str) -> list[bool]:
             producers = [value.producer() for value in node.inputs if value is not None]
             found.append(all(one is not None and one.op_type == "DequantizeLinear" for one in producers))
     return found
+
+
+def _weights_reach(model: Model) -> list[int]:
+    """Return the largest number stored in each weight of 8 bits, by the order of the nodes that read them."""
+    layers = [node for node in model.graph.graph if node.op_type in ("Conv", "Gemm", "MatMul")]
+    values = [value.producer() for node in layers if (value := node.inputs[1]) is not None]
+    stored = [constant_tensor(up.inputs[0]) for up in values if up is not None and up.op_type == "DequantizeLinear"]
+    return [int(np.abs(tensor.numpy().astype(int)).max()) for tensor in stored if tensor is not None]
+
+
+def _named(text: str, name: str) -> Model:
+    return from_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 8] y) {{
+            [one] a = MatMul (x, w) [act] b = Relu (a) [{name}] y = MatMul (b, {text})
+        }}""",
+        {"w": _random(8, 8), "v": _random(8, 8, seed=1)},
+    )
+
+
+@pytest.mark.parametrize(("options", "reach"), [({}, [127, 127]), ({"narrow": ["two"]}, [127, 63])])
+def test_the_weights_of_named_layers_get_seven_bits(quantize: Quantize, options: Any, reach: list[int]) -> None:
+    model = _named("v", "two")
+    data = samples(model, 8)
+    after = quantize("quantize-static", model, data, **options)
+    assert _weights_reach(after) == reach
+    assert _sqnr(model, after, data) > 25
+
+
+def test_a_weight_that_a_narrow_layer_shares_is_stored_twice(quantize: Quantize) -> None:
+    model = _named("w", "two")
+    after = quantize("quantize-static", model, samples(model, 8), narrow=["two"])
+    assert _weights_reach(after) == [127, 63]
+
+
+def test_narrow_refuses_what_is_not_there_and_warns_of_what_has_no_weight(tmp_path: Path) -> None:
+    model, told = _named("v", "two"), []
+    ctx = Context.of(data=samples(model, 4), scratch=tmp_path, emit=told.append)
+    with pytest.raises(UsageError, match="there is no node 'tow' to give 7-bit weights") as error:
+        make_pass("quantize-static", {"narrow": ["tow"]})(model, ctx)
+    assert "two" in str(error.value.hint)
+    make_pass("quantize-static", {"narrow": ["act", "two"]})(model, ctx)
+    warned = [event.text for event in told if isinstance(event, Warned)]
+    assert warned == ["'act' has no weight that is rounded, so that narrow does nothing to it"]

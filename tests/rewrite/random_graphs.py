@@ -310,10 +310,14 @@ def _conv(build: Builder) -> None:
         names.append(build.weight(build.random.standard_normal(out).astype(np.float32)))
     shape = (x.shape[0], out, *x.shape[2:])
     build.add("Conv", names, x.dtype, shape, group=group, pads=[one // 2 for one in sizes] * 2)
-    if build.random.random() < 0.5:
+    behind = build.random.random()
+    if behind < 0.5:
         scale, shift, mean, var = build.random.standard_normal((4, out)).astype(np.float32)
         made = [build.weight(array) for array in (scale, shift, mean, np.abs(var) + np.float32(0.1))]
         build.add("BatchNormalization", [build.tensors[-1].name, *made], x.dtype, shape)
+    elif behind < 0.65:
+        slopes = np.linspace(-0.5, 1.5, out, dtype=np.float32).reshape(out, *[1] * axes)
+        build.add("PRelu", [build.tensors[-1].name, build.weight(slopes)], x.dtype, shape)
 
 
 def _pad(build: Builder) -> None:

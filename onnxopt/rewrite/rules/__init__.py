@@ -15,6 +15,7 @@ from onnxopt.rewrite.rules.identities import IDENTITIES
 from onnxopt.rewrite.rules.joins import JOINS
 from onnxopt.rewrite.rules.loops import LOOPS
 from onnxopt.rewrite.rules.norms import GROUP_NORMS, NORMS
+from onnxopt.rewrite.rules.ort_kernels import ORT_KERNELS
 from onnxopt.rewrite.rules.parallel import PARALLEL
 from onnxopt.rewrite.rules.quantized import QUANTIZED
 from onnxopt.rewrite.rules.recurrent import RECURRENT
@@ -39,10 +40,12 @@ FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "siblings": SIBLINGS,
     "attention": ATTENTION,
     "group-norms": GROUP_NORMS,
+    "ort-kernels": ORT_KERNELS,
 }
 
-ON_REQUEST = frozenset({"siblings", "attention", "group-norms"})
-"""Families that are applied only where they are named: what they do to latency has not been measured."""
+ON_REQUEST = frozenset({"siblings", "attention", "group-norms", "ort-kernels"})
+"""Families that are applied only where they are named: what they do to latency has not been measured, or they are for
+one runtime alone."""
 
 
 def rules_by_name() -> Mapping[str, Rule]:

@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.rewrite.reading import Array, constant, number, only_reader, producer, weight, widens, with_number
-from onnxopt.rewrite.rule import Miss, Outcome, Rule, replaced_by, same
+from onnxopt.rewrite.rule import Miss, Outcome, Replacement, Rule, replaced_by, same
 
 _CLOSE = 1e-6
 
 
 class HardSigmoid(Rule):
-    """Clip(x + 3, 0, 6) / 6, and Clip(x / 6 + 0.5, 0, 1), are HardSigmoid."""
+    """Clip(x + 3, 0, 6) / 6, and Clip(x / 6 + 0.5, 0, 1), are HardSigmoid; x * Clip(x + 3, 0, 6) / 6 has one."""
 
     name: ClassVar[str] = "hard-sigmoid"
     operators: ClassVar[frozenset[str]] = frozenset({"Clip", "Div", "Mul"})
@@ -26,12 +26,29 @@ class HardSigmoid(Rule):
         if node.op_type == "Clip":
             return self._clipped(node, node, 1.0)
         found = with_number(node)
-        clip = producer(found[0], "Clip") if found else None
-        if found is None or clip is None or not found[1]:
+        source = producer(found[0], "Clip", "Mul") if found else None
+        if found is None or source is None or not found[1]:
             return None
-        if not only_reader(clip.outputs[0], node):
+        top = found[1] if node.op_type == "Div" else 1 / found[1]
+        return self._read_once(source, node, top) if source.op_type == "Clip" else self._gate(source, node, top)
+
+    def _gate(self, product: onnx_ir.Node, node: onnx_ir.Node, top: float) -> Outcome:
+        """Match a product that is divided where its second factor might have been."""
+        for slot in (0, 1):
+            clip = producer(product.inputs[slot], "Clip")
+            found = self._read_once(clip, product, top) if clip is not None else None
+            if not isinstance(found, Replacement):
+                continue
+            if not only_reader(product.outputs[0], node):
+                return Miss("the product is read elsewhere before it is divided", product)
+            made = onnx_ir.node("Mul", [product.inputs[1 - slot], found.values[0]])
+            return Replacement((made.outputs[0],), (*found.nodes, made))
+        return None
+
+    def _read_once(self, clip: onnx_ir.Node, reader: onnx_ir.Node, top: float) -> Outcome:
+        if not only_reader(clip.outputs[0], reader):
             return Miss("what is clipped is read elsewhere too", clip)
-        return self._clipped(node, clip, found[1] if node.op_type == "Div" else 1 / found[1])
+        return self._clipped(reader, clip, top)
 
     def _clipped(self, node: onnx_ir.Node, clip: onnx_ir.Node, top: float) -> Outcome:
         bounds = _bounds(clip)

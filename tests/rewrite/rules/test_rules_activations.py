@@ -78,6 +78,20 @@ def test_what_gained_an_axis_before_is_taken_as_it_is():
     fires(HardSigmoid(), before, ["m = Div (x, k)", "y = HardSigmoid (m)"], tolerance=1e-6)
 
 
+@pytest.mark.parametrize("body", ["m = Mul (x, c) y = Div (m, six)", "m = Mul (c, x) y = Mul (sixth, m)"])
+def test_a_gate_that_is_divided_after_it_was_multiplied(body):
+    values = scalars(three=3, zero=0, six=6, sixth=1 / 6)
+    values = {name: value for name, value in values.items() if name != "sixth" or name in body}
+    before = model(X, f"a = Add (x, three) c = Clip (a, zero, six) {body}", values)
+    fires(HardSigmoid(), before, ["val_0 = HardSigmoid (x)", "y = Mul (x, val_0)"], tolerance=1e-6)
+
+
+def test_a_gated_product_that_is_read_before_it_is_divided():
+    body = "a = Add (x, three) c = Clip (a, zero, six) m = Mul (x, c) y = Div (m, six) z = Abs (m)"
+    before = model(TWO, body, scalars(three=3, zero=0, six=6))
+    misses(HardSigmoid(), before, "the product is read elsewhere before it is divided")
+
+
 @pytest.mark.parametrize("order", ["x, s", "s, x"])
 def test_hard_swish(order):
     body = f"s = HardSigmoid <alpha = 0.16666667, beta = 0.5> (x) y = Mul ({order})"

@@ -1,0 +1,264 @@
+"""``prune-channels`` on every model of the zoo: what it covers, whether it is exact, and what it gains.
+
+For each model and share of the multiply-accumulates: whether the pruned model is valid and takes and gives the same,
+how far it is from the share, and how many widths are multiples of 8. Exactness: half of every group's channels, chosen
+at random, are set to zero, and then removed; the answers must not change. With ``--latency``, how much faster the
+pruned models are, measured in turn, beside how many fewer multiply-accumulates they have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import onnxopt_zoo
+from onnxopt.compile.engine import Array, Feeds, Results, make_backend
+from onnxopt.compile.isolation import IsolatedEngine
+from onnxopt.context import Context
+from onnxopt.data.files import SampleFiles
+from onnxopt.data.sample import Samples
+from onnxopt.data.synthetic import Synthetic
+from onnxopt.errors import OnnxoptError
+from onnxopt.ir.check import checker_complaint
+from onnxopt.ir.model import Model, normalise
+from onnxopt.ir.quantized import is_quantized
+from onnxopt.ir.read import read_model
+from onnxopt.ir.write import write_model
+from onnxopt.passes import make_pass
+from onnxopt.profile.latency import Plan
+from onnxopt.profile.launches import LAUNCHES, compare_launches, timed_feeds
+from onnxopt.prune.groups import Groups, find_groups, prepared
+from onnxopt.prune.masked import masked
+from onnxopt.prune.shrink import shrink
+from onnxopt.prune.sizes import find_sizes
+from onnxopt.targets.target import local_target
+
+SHARES = (0.75, 0.5)
+TOLERANCE = 0.03
+EXACT = 1e-5
+"""Largest error of exactness, as a share of the output's largest value."""
+
+
+@dataclass
+class Cut:
+    """A model pruned to a share.
+
+    Attributes:
+        share: Asked for.
+        left: Of the multiply-accumulates.
+        aligned: Share of the cut axes whose length is a multiple of 8.
+        complaint: What is wrong with it, empty if nothing.
+        speedup: Times faster, low and high; None if not measured.
+    """
+
+    share: float
+    left: float = 1.0
+    aligned: float = 1.0
+    complaint: str = ""
+    speedup: tuple[float, float, float] | None = None
+
+
+@dataclass
+class Row:
+    """What became of a model.
+
+    Attributes:
+        model: Its name.
+        refused: Why it was not pruned, empty if it was.
+        groups: How many there are.
+        coverage: Share of multiply-accumulates in nodes that can lose channels.
+        error: Of exactness.
+        noise: What the runtime's own graph optimisations move the same outputs.
+        left: The costliest nodes that cannot lose channels, and why.
+        cuts: One a share.
+    """
+
+    model: str
+    refused: str = ""
+    groups: int = 0
+    coverage: float = 0.0
+    error: float = 0.0
+    noise: float = 0.0
+    left: list[str] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure, print a line a model, and the summary."""
+    options = _options()
+    rows = []
+    for name in options.models:
+        rows.append(_measured(name, options))
+        print(_told(rows[-1]), flush=True)
+    print(_summary(rows))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [model.id for model in onnxopt_zoo.models()]
+    parser.add_argument("models", nargs="*", default=known, help="models of the zoo; all if none given")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="folder of models and samples")
+    parser.add_argument("--downloads", type=Path, default=Path.home() / ".cache/onnxopt/zoo", help="folder of packages")
+    parser.add_argument("--latency", action="store_true", help="measure the pruned models' speed too")
+    parser.add_argument("--out", type=Path, default=Path("build/prune.json"), help="file for all figures")
+    return parser.parse_args()
+
+
+def _measured(name: str, options: argparse.Namespace) -> Row:
+    files = onnxopt_zoo.get(name, options.zoo / name, cache=options.downloads)
+    model = read_model(files.model)
+    if is_quantized(model.graph):
+        return Row(name, refused="it is quantized already: pruning starts from the float model")
+    samples = _samples(model, options.zoo / name / "calibration")
+    groups = _groups(model, samples)
+    if not groups.found:
+        return Row(
+            name, refused=f"{groups.left[0].reason}" if groups.left else "it multiplies nothing outside branches"
+        )
+    row = Row(name, groups=len(groups.found), coverage=groups.coverage)
+    row.left = [f"{left.operator} {left.node}, {left.share:.1%}: {left.reason}" for left in groups.left[:3]]
+    row.cuts = [_cut(model, groups, samples, share, options.latency) for share in SHARES]
+    row.error, row.noise = _exactness(groups, samples.read(0).feeds)
+    return row
+
+
+def _samples(model: Model, folder: Path) -> Samples:
+    found = SampleFiles(tuple(sorted(folder.glob("*.npz"))))
+    return found if len(found) else Synthetic(synthetic=1).open(model, Path())
+
+
+def _groups(model: Model, samples: Samples) -> Groups:
+    graph = prepared(model.graph)
+    return find_groups(graph, find_sizes(graph, samples))
+
+
+def _exactness(groups: Groups, feeds: Feeds) -> tuple[float, float]:
+    """Return the error of removing what is zero, and of the runtime's own optimisations; cuts the groups' graph."""
+    random = np.random.default_rng(0)
+    gone = [group.classes[random.permutation(group.width)[: group.width // 2]] for group in groups.found]
+    kept = groups.kept(np.concatenate(gone))
+    before = Model(masked(groups, kept))
+    after = Model(shrink(groups, kept))
+    normalise(after.graph)
+    expected = _answers(before, feeds, "basic")
+    return _error(expected, _answers(after, feeds, "basic")), _error(expected, _answers(before, feeds, "all"))
+
+
+def _answers(model: Model, feeds: Feeds, level: str) -> Results:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_model(model, Path(folder) / "model.onnx")[0]
+        backend = make_backend("ort", {"graph_optimization": level})
+        with IsolatedEngine(backend, path, local_target()) as engine:
+            return engine.run({name: array for name, array in feeds.items() if name in _inputs(model)})
+
+
+def _inputs(model: Model) -> list[str]:
+    return [port.name for port in model.signature.inputs]
+
+
+def _error(expected: Results, got: Results) -> float:
+    """Return the largest error as a share of the output's largest value; a changed shape is one of its size."""
+    return max((_of_output(array, got[name]) for name, array in expected.items()), default=0.0)
+
+
+def _of_output(expected: Array, got: Array) -> float:
+    if expected.shape != got.shape:
+        return 1.0
+    if expected.dtype.kind not in "fiu" or not expected.size:
+        return 0.0
+    wide = expected.astype(np.float64)
+    return float(np.abs(wide - got).max() / max(np.abs(wide).max(), 1e-12))
+
+
+def _cut(model: Model, before: Groups, samples: Samples, share: float, latency: bool) -> Cut:
+    try:
+        after = make_pass("prune-channels", {"keep": share})(model, Context.of(data=samples))
+    except OnnxoptError as error:
+        return Cut(share, complaint=error.what)
+    now = _groups(after, samples)
+    cut = Cut(share, left=now.macs / before.macs, aligned=_aligned(before, now))
+    cut.complaint = _complaint(model, after, samples)
+    if latency and not cut.complaint:
+        cut.speedup = _speedup(model, after, samples)
+    return cut
+
+
+def _complaint(model: Model, after: Model, samples: Samples) -> str:
+    """Return what is wrong with a pruned model."""
+    complaint = checker_complaint(after.graph)
+    if complaint:
+        return complaint
+    try:
+        feeds = samples.read(0).feeds
+        before, now = _answers(model, feeds, "all"), _answers(after, feeds, "all")
+    except OnnxoptError as error:
+        return error.what
+    wrong = [name for name, array in before.items() if now[name].shape != array.shape]
+    return f"shapes changed: {wrong}" if wrong else ""
+
+
+def _aligned(before: Groups, now: Groups) -> float:
+    """Return which share of the axes that became shorter has a length that is a multiple of 8."""
+    whole = _lengths(before)
+    cut = [length for slot, length in _lengths(now).items() if length < whole.get(slot, 0)]
+    return sum(length % 8 == 0 for length in cut) / len(cut) if cut else 1.0
+
+
+def _lengths(groups: Groups) -> dict[str, int]:
+    """Return the lengths of axes of weights that groups are along, by NAME[AXIS]."""
+    slots = {slot for group in groups.found for slot in group.slots}
+    return {str(slot): len(groups.stored[slot.value, slot.axis]) for slot in slots}
+
+
+def _speedup(model: Model, after: Model, samples: Samples) -> tuple[float, float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [write_model(one, Path(folder) / f"{place}.onnx")[0] for place, one in enumerate((model, after))]
+        start = partial(IsolatedEngine, make_backend("ort"), target=local_target().with_threads(1))
+        slow, fast = (partial(start, path) for path in paths)
+        found = compare_launches(slow, fast, timed_feeds(samples), Plan(max_seconds=2.0), LAUNCHES)
+    return found.speedup.ratio, found.speedup.low, found.speedup.high
+
+
+def _told(row: Row) -> str:
+    if row.refused:
+        return f"{row.model}: not pruned: {row.refused}"
+    cuts = "; ".join(_told_cut(cut) for cut in row.cuts)
+    line = (
+        f"{row.model}: {row.groups} groups, {row.coverage:.1%} covered, exact to {row.error:.0e}"
+        f" (runtime {row.noise:.0e}); {cuts}"
+    )
+    return line + "".join(f"\n  left: {one}" for one in row.left)
+
+
+def _told_cut(cut: Cut) -> str:
+    if cut.complaint:
+        return f"{cut.share:.0%}: FAILED: {cut.complaint}"
+    faster = f", {cut.speedup[0]:.2f}x [{cut.speedup[1]:.2f}, {cut.speedup[2]:.2f}]" if cut.speedup else ""
+    return f"{cut.share:.0%}: {cut.left:.1%} left, {cut.aligned:.0%} of widths in eights{faster}"
+
+
+def _summary(rows: list[Row]) -> str:
+    pruned = [row for row in rows if not row.refused]
+    cuts = [(row.model, cut) for row in pruned for cut in row.cuts]
+    failed = [model for model, cut in cuts if cut.complaint]
+    off = [
+        f"{model} {cut.left:.0%} for {cut.share:.0%}" for model, cut in cuts if abs(cut.left - cut.share) > TOLERANCE
+    ]
+    inexact = [row.model for row in pruned if row.error > max(EXACT, 10 * row.noise)]
+    return (
+        f"\n{len(pruned)} of {len(rows)} models pruned; invalid {len(failed)} {failed or ''};"
+        f" further than {TOLERANCE:.0%} from the share {len(off)} {off or ''}; inexact {len(inexact)} {inexact or ''};"
+        f" covered on average {np.mean([row.coverage for row in pruned]):.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

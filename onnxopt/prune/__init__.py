@@ -1,0 +1,1 @@
+"""Passes that remove what a model can do without: channels, heads, layers, weights."""

@@ -1,0 +1,58 @@
+"""Which positions of the original's weights a pruned model keeps, and which blocks not, told in the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir
+
+from onnxopt.data.sample import Array
+from onnxopt.prune.groups import Groups
+from onnxopt.prune.units import Kept
+
+KEY = "onnxopt.kept"
+"""Of the model's metadata: JSON, {weight: {axis: [[first, last], …]}}, runs of positions of the original."""
+
+DROPPED = "onnxopt.dropped"
+"""Of the model's metadata: JSON, a list of the tensors of the original that blocks which were dropped ended in."""
+
+
+def kept_positions(graph: onnx_ir.Model) -> dict[str, dict[int, Array]]:
+    """Return the positions of the original that axes of weights keep, by name and axis; none that keep all."""
+    told: Mapping[str, Mapping[str, list[list[int]]]] = json.loads(graph.metadata_props.get(KEY, "{}"))
+    return {name: {int(axis): _positions(runs) for axis, runs in axes.items()} for name, axes in told.items()}
+
+
+def record_kept(groups: Groups, kept: Kept) -> None:
+    """Write what stays into the model, in place, in numbers of the original; before weights are cut."""
+    found = kept_positions(groups.graph)
+    for (value, axis), labels in groups.stored.items():
+        stays = np.flatnonzero(kept.along(labels))
+        if len(stays) < len(labels):
+            before = found.get(value.name or "", {}).get(axis)
+            found.setdefault(value.name or "", {})[axis] = stays if before is None else before[stays]
+    told = {name: {str(axis): _runs(places) for axis, places in axes.items()} for name, axes in found.items()}
+    groups.graph.metadata_props[KEY] = json.dumps(told, sort_keys=True)
+
+
+def dropped_blocks(graph: onnx_ir.Model) -> tuple[str, ...]:
+    """Return the names of the tensors of the original that blocks which were dropped ended in."""
+    return tuple(json.loads(graph.metadata_props.get(DROPPED, "[]")))
+
+
+def record_dropped(graph: onnx_ir.Model, ends: Sequence[str]) -> None:
+    """Write what is dropped into the model, in place, behind what was dropped before."""
+    graph.metadata_props[DROPPED] = json.dumps([*dropped_blocks(graph), *ends])
+
+
+def _runs(places: Array) -> list[list[int]]:
+    """Return positions as runs, first and last of each."""
+    ends = np.flatnonzero(np.diff(places) != 1)
+    firsts, lasts = places[np.concatenate([[0], ends + 1])], places[np.concatenate([ends, [len(places) - 1]])]
+    return [[int(first), int(last)] for first, last in zip(firsts, lasts, strict=True)]
+
+
+def _positions(runs: list[list[int]]) -> Array:
+    return np.concatenate([np.arange(first, last + 1) for first, last in runs])
