@@ -377,7 +377,8 @@ def prune_model(
     read = read_model(model)
     refuse_overwriting(Path(model), read.graph, _onnx_file(out))
     samples = _calibration(data, read, seed)
-    start = partial(IsolatedEngine, make_backend("ort"), target=target().with_threads(threads))
+    machine = target().with_threads(threads)
+    start = partial(IsolatedEngine, make_backend("ort"), target=machine)
     feeds = timed_feeds(_any_samples(data, read))
 
     def latency(file: ModelFile) -> float:
@@ -385,7 +386,7 @@ def prune_model(
 
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxopt-")))
-        maker = Maker(CachedSteps(_cache(cache), tell, f"prune {model}"), target(), samples, scratch, seed=seed)
+        maker = Maker(CachedSteps(_cache(cache), tell, f"prune {model}"), machine, samples, scratch, seed=seed)
         stack.callback(maker.close)
         before = maker.add(Path(model), read)
         after_it = recoveries(method, recover, data=samples is not None)

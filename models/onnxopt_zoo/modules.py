@@ -16,6 +16,15 @@ def resnet() -> tuple[nn.Module, torch.Tensor]:
     return _ResNet((16, 32, 64)).eval(), torch.randn(2, 3, 32, 32)
 
 
+def resnet18() -> tuple[nn.Module, torch.Tensor]:
+    """Return ResNet-18 with random weights for images float32 [batch, 3, 224, 224] (He et al. 2016, table 1)."""
+    torch.manual_seed(_SEED)
+    stem = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)
+    )
+    return _ResNet((64, 128, 256, 512), repeats=2, stem=stem, classes=1000).eval(), torch.randn(2, 3, 224, 224)
+
+
 def mobilenet_v2() -> tuple[nn.Module, torch.Tensor]:
     """Return MobileNetV2 with random weights for images float32 [batch, 3, 224, 224]."""
     torch.manual_seed(_SEED)
@@ -48,12 +57,16 @@ class _ResidualBlock(nn.Module):
 
 
 class _ResNet(nn.Module):
-    def __init__(self, widths: tuple[int, ...], classes: int = 10) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], repeats: int = 1, stem: nn.Module | None = None, classes: int = 10
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, widths[0], 3, 1, 1)
+        self.stem = nn.Conv2d(3, widths[0], 3, 1, 1) if stem is None else stem
         before = (widths[0], *widths[:-1])
         strides = (1, *(2 for _ in widths[1:]))
-        blocks = [_ResidualBlock(a, b, stride) for a, b, stride in zip(before, widths, strides, strict=True)]
+        blocks: list[nn.Module] = []
+        for a, b, stride in zip(before, widths, strides, strict=True):
+            blocks += [_ResidualBlock(a, b, stride), *(_ResidualBlock(b, b, 1) for _ in range(repeats - 1))]
         self.blocks = nn.Sequential(*blocks)
         self.classify = nn.Linear(widths[-1], classes)
 

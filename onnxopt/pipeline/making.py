@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from onnxopt.ir.signature import Signature
 from onnxopt.ir.write import files_size, write_model
 from onnxopt.passes import Pass
 from onnxopt.pipeline.cache import Entry, Parts
+from onnxopt.pipeline.events import Event
 from onnxopt.pipeline.record import CandidateRecord, StepRecord, plain
 from onnxopt.pipeline.steps import CachedSteps, fingerprint
 from onnxopt.profile.machine import library_versions
@@ -148,6 +150,18 @@ class Maker:
         )
         made = _file(entry) if changed else file
         return replace(made, steps=(*file.steps, step), original=file.original or file)
+
+    def trying(self) -> Maker:
+        """Return this maker for models that may be thrown away: it tells how far it is, and nothing it noticed."""
+        listen = self._steps.listen
+
+        def hear(event: Event) -> None:
+            if not isinstance(event, Warned | Fired | Missed):
+                listen(event)
+
+        other = copy(self)
+        other._steps = replace(self._steps, listen=hear)  # noqa: SLF001  its own
+        return other
 
     def _run_pass(self, change: Pass, file: ModelFile, folder: Path) -> dict[str, Any]:
         warnings: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from onnxopt.context import Progress
@@ -31,6 +32,9 @@ RECOVERIES = ("reconstruct-weights", "match-statistics", "correct-means")
 _BY_EITHER = ("channels", "heads", "layers")
 """Methods that count parameters as well as multiply-accumulates."""
 
+_BY_SECONDS = ("channels", "heads")
+"""Methods that count what nodes take on this machine, which is what they give up for a latency."""
+
 _TRIES = 7
 """Halvings of what is not known of the share: to a hundredth."""
 
@@ -46,7 +50,7 @@ class PruneGoal:
 
     Attributes:
         share: Of ``of``, above 0 and below 1.
-        of: What the share is of; also what is given up for a size or a latency.
+        of: What the share is of; also what is given up for a size.
         size: Bytes of the file at most.
         latency: Seconds at the median at most.
     """
@@ -116,18 +120,22 @@ def _pruned_to(
     seconds: Callable[[ModelFile], float],
     tell: Callable[[Progress], None],
 ) -> ModelFile:
-    counted = {"of": goal.of} if method in _BY_EITHER else {}
+    of = "seconds" if goal.latency is not None and method in _BY_SECONDS else goal.of
+    counted = {"of": of} if method in _BY_EITHER else {}
 
-    def made(share: float | None) -> ModelFile:
+    def made(share: float | None, by: Maker = maker) -> ModelFile:
         kept = {} if share is None else {"keep": share}
-        return maker.apply(make_pass(METHODS[method], {**counted, **options, **kept}), source)
+        return by.apply(make_pass(METHODS[method], {**counted, **options, **kept}), source)
 
     if goal.size is None and goal.latency is None:
         return made(goal.share)
+    tried = partial(made, by=maker.trying())
     if goal.size is not None:
-        return _most_that_fits(source, made, lambda file: float(file.size_bytes), float(goal.size), "bytes", tell)
-    assert goal.latency is not None
-    return _most_that_fits(source, made, seconds, goal.latency, "s", tell)
+        share = _largest_that_fits(source, tried, lambda file: float(file.size_bytes), goal.size, "bytes", tell)
+    else:
+        assert goal.latency is not None
+        share = _largest_that_fits(source, tried, seconds, goal.latency, "s", tell)
+    return source if share == 1 else made(share)
 
 
 def _check_reachable(goal: PruneGoal, method: str) -> None:
@@ -143,19 +151,18 @@ def _check_reachable(goal: PruneGoal, method: str) -> None:
         raise UsageError(f"method {method!r} counts multiply-accumulates", hint="give --macs in place of --params")
 
 
-def _most_that_fits(
+def _largest_that_fits(
     source: ModelFile,
     made: Callable[[float], ModelFile],
     measure: Callable[[ModelFile], float],
     most: float,
     unit: str,
     tell: Callable[[Progress], None],
-) -> ModelFile:
-    """Return the source if its measure is small enough, else the model of the largest share whose is, by halving."""
+) -> float:
+    """Return the largest share whose model's measure is small enough, by halving; 1 if the source's is."""
     if measure(source) <= most:
-        return source
-    best = made(_LEAST)
-    least = measure(best)
+        return 1.0
+    least = measure(made(_LEAST))
     if least > most:
         raise BudgetError(
             f"the goal is {most:.4g} {unit}, and pruned as far as it goes the model still has {least:.4g} {unit}",
@@ -165,9 +172,5 @@ def _most_that_fits(
     for done in range(_TRIES):
         tell(Progress("shares tried", done, _TRIES))
         middle = (low + high) / 2
-        file = made(middle)
-        if measure(file) <= most:
-            low, best = middle, file
-        else:
-            high = middle
-    return best
+        low, high = (middle, high) if measure(made(middle)) <= most else (low, middle)
+    return low

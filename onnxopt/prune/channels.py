@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+import numpy as np
 import onnx_ir
 
 from onnxopt.context import Context, Missed, Use, Warned
 from onnxopt.errors import PassError
+from onnxopt.evaluate.kept import Kept
+from onnxopt.ir.model import Model
 from onnxopt.ir.quantized import refuse_quantized
 from onnxopt.passes import Pass, option, options
+from onnxopt.prune.amounts import Of, Size, find_amounts
 from onnxopt.prune.choose import Budget, choose
 from onnxopt.prune.damage import weighed
 from onnxopt.prune.groups import Group, Groups, find_groups, prepared
-from onnxopt.prune.importance import Criterion, find_importance
+from onnxopt.prune.importance import Criterion, Scores, find_importance
 from onnxopt.prune.lineage import record_kept
 from onnxopt.prune.shrink import shrink
 from onnxopt.prune.sizes import find_sizes
+from onnxopt.targets.widths import preferred_width
 
 _TOLD = 20
 _TOLERANCE = 0.03
@@ -30,13 +35,14 @@ class PruneGroups(Pass):
     """A pass that removes whole channels or heads."""
 
     exact: ClassVar[bool] = False
-    uses: ClassVar[frozenset[Use]] = frozenset({"data", "seed", "scratch"})
-    revision: ClassVar[int] = 2
+    uses: ClassVar[frozenset[Use]] = frozenset({"data", "seed", "scratch", "target"})
+    revision: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy")
 
     keep: float = option("share that is left, above 0 and below 1", default=0.5, gt=0, lt=1)
-    of: Literal["macs", "parameters"] = option(
-        "what that is a share of: multiply-accumulates, which latency follows, or parameters, which size does",
+    of: Of = option(
+        "what that is a share of: multiply-accumulates, parameters, which size follows, or seconds, as each node takes"
+        " them on this machine",
         default="macs",
     )
     criterion: Criterion = option(
@@ -50,7 +56,11 @@ class PruneGroups(Pass):
         default=True,
     )
     trials: int = option("samples that is measured on", default=16, ge=1)
-    align: int = option("widths become multiples of it, where they are wide enough", default=8, ge=1)
+    align: int | None = option(
+        "widths become multiples of it, where they are wide enough; by default what kernels of the target like",
+        default=None,
+        ge=1,
+    )
     least: float = option("share of each group's channels that stays in any case", default=0.125, gt=0, le=1)
     residual: bool = option(
         "also channels that are normalised over, as a transformer's residual stream: the others change a little",
@@ -78,16 +88,30 @@ class PruneGroups(Pass):
 
     def _without(self, groups: Groups, considered: Sequence[Group], ctx: Context) -> onnx_ir.Model:
         """Return the graph without the channels that matter least."""
-        scores = find_importance(groups, considered, self.criterion, ctx)
-        if self.weigh and ctx.has_data:
-            scores = weighed(groups, considered, scores, ctx.data[: self.trials], ctx)
-        chosen = choose(groups, considered, scores, Budget(self.keep, self.of, self.align, self.least))
+        scores = self._scores(groups, considered, ctx)
+        align = self.align or preferred_width(ctx.target)
+        size = Size(groups, considered, find_amounts(groups, self.of, ctx), align if self.of == "seconds" else 1)
+        chosen = choose(size, considered, scores, Budget(self.keep, align, self.least))
         if abs(chosen.share - self.keep) > _TOLERANCE:
             what = "multiply-accumulates" if self.of == "macs" else self.of
             ctx.emit(Warned(f"{chosen.share:.0%} of the {what} are left, not {self.keep:.0%}: {_why(groups)}"))
         kept = groups.kept(chosen.removed)
         record_kept(groups, kept)
         return shrink(groups, kept)
+
+    def _scores(self, groups: Groups, considered: Sequence[Group], ctx: Context) -> list[Scores]:
+        """Return the importance of the channels of each group, which is the same for every budget."""
+        model, names = Model(groups.graph).digest, [group.name for group in considered]
+        seen = ctx.data.fingerprint if ctx.has_data else ""
+        kept = Kept.of(ctx.kept, "importance", model, names, seen, self.criterion, self.weigh, self.trials, ctx.seed)
+        known = kept.read()
+        if known is None:
+            found = find_importance(groups, considered, self.criterion, ctx)
+            if self.weigh and ctx.has_data:
+                found = weighed(groups, considered, found, ctx.data[: self.trials], ctx)
+            known = [one.tolist() for one in found]
+            kept.write(known)
+        return [np.asarray(one) for one in known]
 
     def _tell_left(self, groups: Groups, ctx: Context) -> None:
         for left in groups.left[:_TOLD]:

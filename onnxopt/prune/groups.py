@@ -77,7 +77,7 @@ class Groups:
         found: The groups, in the order of the graph.
         solved: Which units are one.
         stored: Labels of the axes of weights.
-        axes: Labels of the axes of what nodes make.
+        made: Labels of the axes of what nodes make, of those that have any.
         repairs: Numbers that follow from what stays.
         costs: Multiply-accumulates of the nodes.
     """
@@ -86,7 +86,7 @@ class Groups:
     found: tuple[Group, ...]
     solved: Solved
     stored: Mapping[tuple[onnx_ir.Value, int], Labels]
-    axes: Sequence[Labels]
+    made: Mapping[onnx_ir.Value, tuple[Labels, ...]]
     repairs: Sequence[Repair]
     costs: Sequence[Cost]
 
@@ -94,7 +94,7 @@ class Groups:
         """Return what stays where the units of these classes are removed; of each axis at least the first stays."""
         gone = np.zeros(int(self.solved.classes.max()) + 1, bool)
         gone[removed] = True
-        for labels in self.axes:
+        for labels in (labels for axes in self.made.values() for labels in axes):
             classes = self.solved.classes[labels]
             if gone[classes].all():
                 gone[classes[0]] = False

@@ -142,9 +142,12 @@ class Walk:
             self.stored[value, axis] = self.units.fresh(self.size(value, axis) or 0)
         return self.stored[value, axis]
 
-    def moving(self) -> list[Labels]:
-        """Return the labels of every axis, of what nodes make, that has any."""
-        return [labels for axes in self._axes.values() for labels in axes if labels is not None and len(labels)]
+    def moving(self) -> dict[onnx_ir.Value, tuple[Labels, ...]]:
+        """Return the labels of the axes, of what nodes make, that have any."""
+        found = {
+            value: tuple(one for one in axes if one is not None and len(one)) for value, axes in self._axes.items()
+        }
+        return {value: axes for value, axes in found.items() if axes}
 
     def all_axes(self, value: onnx_ir.Value) -> list[Axis]:
         """Return the labels of every axis."""
