@@ -17,7 +17,7 @@ from onnxopt.prune.units import Labels
 _SLACK = 0.01
 """By how much of the whole a step that loses little may save too much."""
 
-_LEAST_STEPS = 4
+_LEAST_STEPS = 8
 """A group is cut in at least so many steps, with narrower ones where it is narrow."""
 
 
