@@ -179,8 +179,10 @@ def _of_output(expected: Array, got: Array) -> float:
 
 
 def _cut(model: Model, before: Groups, samples: Samples, share: float, latency: bool) -> Cut:
+    """Prune by the weights alone, for it is looked at what is left, not at what is lost."""
     try:
-        after = make_pass("prune-channels", {"keep": share})(model, Context.of(data=samples))
+        change = make_pass("prune-channels", {"keep": share, "criterion": "l2", "weigh": False})
+        after = change(model, Context.of(data=samples))
     except OnnxoptError as error:
         return Cut(share, complaint=error.what)
     now = _groups(after, samples)
