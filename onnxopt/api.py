@@ -34,7 +34,7 @@ from onnxopt.explain.summary import Summary, summarise
 from onnxopt.ir.model import Model
 from onnxopt.ir.quantized import is_quantized
 from onnxopt.ir.read import read_model
-from onnxopt.ir.write import check_folder, refuse_overwriting, write_model, write_texts
+from onnxopt.ir.write import check_folder, model_files, refuse_overwriting, write_model, write_texts
 from onnxopt.options import build
 from onnxopt.passes import Pass, make_pass
 from onnxopt.pipeline.artefact import write_artefact
@@ -392,14 +392,14 @@ def prune_model(
         after_it = recoveries(method, recover, data=samples is not None)
         made = prune_to(goal, method, options or {}, maker, before, recover=after_it, seconds=latency, tell=tell)
         after = maker.load(made)
-        write_model(after, out)
+        written = write_model(after, out)
     return Pruned(
         before=find_prunable(read, samples),
         after=find_prunable(after, samples),
         size_before=before.size_bytes,
         size_after=made.size_bytes,
-        compressed_before=compressed_size(Path(model)),
-        compressed_after=compressed_size(Path(out)),
+        compressed_before=compressed_size(model_files(read.graph, Path(model))),
+        compressed_after=compressed_size(written),
         compared=compare(model, out, data=data, threads=threads, seconds=seconds),
         scores=evaluate_model(out, data=data, metric=metric, reference=model, threads=threads)
         if data is not None and metric

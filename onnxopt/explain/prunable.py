@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,13 +81,16 @@ class Pruned:
     scores: Scores | None = None
 
 
-def compressed_size(path: Path) -> int:
-    """Return the bytes of a file as zlib compresses it, read a part at a time."""
-    packer, total = zlib.compressobj(_LEVEL), 0
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            total += len(packer.compress(part))
-    return total + len(packer.flush())
+def compressed_size(files: Iterable[Path]) -> int:
+    """Return the bytes of files as zlib compresses each, read a part at a time."""
+    total = 0
+    for path in files:
+        packer = zlib.compressobj(_LEVEL)
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                total += len(packer.compress(part))
+        total += len(packer.flush())
+    return total
 
 
 def find_prunable(model: Model, samples: Samples | None = None, *, residual: bool = False) -> Prunable:

@@ -50,10 +50,10 @@ def tensors_size(graph: onnx_ir.Model) -> int:
 
 def files_size(graph: onnx_ir.Model, path: Path) -> int:
     """Return the bytes of a model's file and of every file its external tensors lie in."""
-    return sum(file.stat().st_size for file in _files(graph, path))
+    return sum(file.stat().st_size for file in model_files(graph, path))
 
 
-def _files(graph: onnx_ir.Model, path: Path) -> set[Path]:
+def model_files(graph: onnx_ir.Model, path: Path) -> set[Path]:
     """Return a model's file and those its external tensors lie in."""
     return {path, *(Path(t.path) for _, t in all_tensors(graph) if isinstance(t, onnx_ir.ExternalTensor))}
 

@@ -94,8 +94,9 @@ def prune_to(
     for name in recover:
         if name not in RECOVERIES:
             raise UsageError(f"{name!r} recovers nothing", hint=did_you_mean(name, RECOVERIES))
-    if recover and method in _ZEROS:
-        raise UsageError(f"method {method!r} leaves zeros, which refitted weights are not", hint="leave --recover out")
+    if method in _ZEROS and RECOVERIES[0] in recover:
+        hint = "leave it out: with samples the pass refits what stays by itself"
+        raise UsageError(f"method {method!r} leaves zeros, and {RECOVERIES[0]} would fill them", hint=hint)
     _check_reachable(goal, method)
     pruned = _pruned_to(goal, method, options, maker, source, seconds=seconds, tell=tell)
     for name in recover:
