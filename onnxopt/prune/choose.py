@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from onnxopt.prune.units import Labels
 
 _SLACK = 0.01
 """By how much of the whole a step that loses little may save too much."""
+
+_MISSED = 0.02
+"""By how much of the whole a budget may be missed before steps are made finer."""
 
 _LEAST_STEPS = 8
 """A group is cut in at least so many steps, with narrower ones where it is narrow."""
@@ -60,6 +63,15 @@ def choose(size: Size, considered: Sequence[Group], scores: Sequence[Scores], bu
         scores: Importance of the channels of each.
         budget: What is to be left.
     """
+    found = [_chosen(size, considered, scores, budget)]
+    while abs(found[-1].share - budget.share) > _MISSED and budget.align > 1:
+        budget = replace(budget, align=budget.align // 2)
+        found.append(_chosen(size, considered, scores, budget))
+    return min(found, key=lambda one: abs(one.share - budget.share))
+
+
+def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget) -> Chosen:
+    """Return what to remove in steps of one coarseness."""
     steps = _Steps(size, considered, scores, budget)
     left = size.share(steps.widths)
     while left > budget.share:
