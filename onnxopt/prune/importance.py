@@ -25,7 +25,7 @@ def find_importance(groups: Groups, considered: Sequence[Group], criterion: Crit
     Args:
         groups: All groups of the graph.
         considered: Those asked for.
-        criterion: ``auto``: ``reconstruction`` where there are samples, else ``l2``; see ``seen_importance`` and
+        criterion: ``auto``: ``hessian`` where there are samples, else ``l2``; see ``seen_importance`` and
             ``importance`` for the others.
         ctx: Gives ``data``, ``scratch`` and ``seed``.
 
@@ -33,7 +33,7 @@ def find_importance(groups: Groups, considered: Sequence[Group], criterion: Crit
         PassError: The criterion needs samples, and there are none.
     """
     if criterion == "auto":
-        criterion = "reconstruction" if ctx.has_data else "l2"
+        criterion = "hessian" if ctx.has_data else "l2"
     if criterion in _CRITERIA:
         return [importance(groups, group, cast(ByWeights, criterion), ctx.seed) for group in considered]
     found = seen_importance(groups, considered, cast(Seeing, criterion), ctx.data, ctx)
