@@ -208,9 +208,9 @@ def export(
 
     Example:  onnxopt export mynet:build --weights best.pt --dynamic batch=1..64 --out model.onnx
     """
-    from onnxopt.export.extra import need_torch
+    from onnxopt.lift.extra import need_torch
 
-    need_torch()
+    need_torch("exporting")
     from onnxopt.export.from_torch import export_model
     from onnxopt.report.tables import export_record, export_table
 

@@ -11,9 +11,10 @@ from onnxopt.data.sample import Samples
 from onnxopt.data.split import Split, checked_split, open_split, split, synthetic_split
 from onnxopt.errors import UsageError
 from onnxopt.evaluate.metrics import Metric, make_metric
-from onnxopt.export.extra import LIBRARIES, need_torch
+from onnxopt.export.extra import LIBRARIES
 from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
+from onnxopt.lift.extra import need_torch
 from onnxopt.options import dump
 from onnxopt.pipeline.cache import file_digest
 from onnxopt.pipeline.steps import CachedSteps
@@ -70,7 +71,7 @@ def open_inputs(recipe: Recipe, steps: CachedSteps) -> Inputs:
 
 def _exported(spec: ExportSpec, base: Path, steps: CachedSteps) -> Path:
     """Return the file a torch module is exported to; it lies in the cache."""
-    need_torch()
+    need_torch("exporting")
     place = spec.export if is_function_place(spec.export) else str(base / spec.export)
     weights = base / spec.weights if spec.weights else None
 

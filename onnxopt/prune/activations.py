@@ -182,7 +182,7 @@ def _readers(groups: Groups, group: Group, most: int | None) -> Iterator[_Reader
         classes = groups.solved.classes[groups.stored[slot.value, slot.axis]]
         for node, index in slot.value.uses():
             weights = weights_of(node) if index == 1 else None
-            if weights is None or weights.parts.shape[0] > 1 or slot.axis != _axis_read(node):
+            if weights is None or weights.parts.shape[0] > 1 or slot.axis != axis_read(node):
                 continue
             places = _places(classes, group.classes, weights.parts.shape[3])
             if places is None or (most is not None and weights.parts.shape[2] * weights.parts.shape[3] > most):
@@ -202,7 +202,7 @@ def _places(classes: Labels, channels: Labels, kernel: int) -> Array | None:
     return np.asarray(spread.reshape(len(channels), -1))
 
 
-def _axis_read(node: onnx_ir.Node) -> int:
+def axis_read(node: onnx_ir.Node) -> int:
     """Return the axis of a layer's weight that goes with the channels it reads."""
     return 1 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 0
 

@@ -37,7 +37,7 @@ class PruneGroups(Pass):
     exact: ClassVar[bool] = False
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "seed", "scratch", "target"})
     revision: ClassVar[int] = 6
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy")
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy", "torch")
 
     keep: float = option("share that is left, above 0 and below 1", default=0.5, gt=0, lt=1)
     of: Of = option(
@@ -47,8 +47,9 @@ class PruneGroups(Pass):
     )
     criterion: Criterion = option(
         "how much a channel matters: size of its weights (l2, l1), distance to the others (median), factor of its"
-        " normalisation (scale), what layers make of it on samples (activation, hessian), or what they cannot make up"
-        " for without it (reconstruction); auto: hessian with samples, l2 without",
+        " normalisation (scale), what layers make of it on samples (activation, hessian), what they cannot make up for"
+        " without it (reconstruction), or what gradients say of it (taylor, in torch); auto: hessian with samples, l2"
+        " without",
         default="auto",
     )
     weigh: bool = option(

@@ -11,12 +11,13 @@ from onnxopt.context import Context
 from onnxopt.ir.weights import constant_tensor
 from onnxopt.prune.activations import Seeing, seen_importance
 from onnxopt.prune.groups import Group, Groups, Slot
+from onnxopt.prune.taylor import taylor_importance
 
 Scores = np.ndarray[Any, Any]
 """[channels], float64, at least zero: what goes with each channel."""
 
 ByWeights = Literal["l2", "l1", "median", "scale", "random"]
-Criterion = Literal["auto", ByWeights, Seeing]
+Criterion = Literal["auto", ByWeights, Seeing, "taylor"]
 
 
 def find_importance(groups: Groups, considered: Sequence[Group], criterion: Criterion, ctx: Context) -> list[Scores]:
@@ -25,18 +26,22 @@ def find_importance(groups: Groups, considered: Sequence[Group], criterion: Crit
     Args:
         groups: All groups of the graph.
         considered: Those asked for.
-        criterion: ``auto``: ``hessian`` where there are samples, else ``l2``; see ``seen_importance`` and
-            ``importance`` for the others.
+        criterion: ``auto``: ``hessian`` where there are samples, else ``l2``; see ``importance``,
+            ``seen_importance`` and ``taylor_importance`` for the others.
         ctx: Gives ``data``, ``scratch`` and ``seed``.
 
     Raises:
+        MissingExtraError: ``taylor`` needs torch, which is not installed.
         PassError: The criterion needs samples, and there are none.
     """
     if criterion == "auto":
         criterion = "hessian" if ctx.has_data else "l2"
     if criterion in _CRITERIA:
         return [importance(groups, group, cast(ByWeights, criterion), ctx.seed) for group in considered]
-    found = seen_importance(groups, considered, cast(Seeing, criterion), ctx.data, ctx)
+    if criterion == "taylor":
+        found = taylor_importance(groups, considered, ctx.data, ctx)
+    else:
+        found = seen_importance(groups, considered, cast(Seeing, criterion), ctx.data, ctx)
     pairs = zip(considered, found, strict=True)
     return [scores if scores.any() else importance(groups, group, "l2", ctx.seed) for group, scores in pairs]
 

@@ -1,0 +1,1 @@
+"""ONNX in torch: what gradients need is computed there, all else stays in ONNX Runtime."""
