@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from onnxopt.api.arguments import Place, any_samples, calibration_of, evaluation_of, metric_of
+from onnxopt.api.arguments import Place, any_samples, calibration_of, evaluation_of, ignore, metric_of
 from onnxopt.compile.engine import Backend, make_backend
 from onnxopt.compile.isolation import IsolatedEngine
 from onnxopt.data.files import write_samples
@@ -20,10 +20,12 @@ from onnxopt.evaluate.drift import compare_outputs
 from onnxopt.evaluate.score import Scores
 from onnxopt.evaluate.score import evaluate as evaluate_engine
 from onnxopt.evaluate.store import OutputStore
+from onnxopt.explain.layerwise import compare_layers
 from onnxopt.explain.measured import Compared, Profile
 from onnxopt.explain.prunable import Prunable, find_prunable
 from onnxopt.explain.summary import Summary, summarise
 from onnxopt.ir.read import read_model
+from onnxopt.pipeline.events import Listener
 from onnxopt.profile.latency import Plan
 from onnxopt.profile.launches import LAUNCHES, compare_launches, measure_engine, timed_feeds
 from onnxopt.profile.machine import this_machine
@@ -124,8 +126,10 @@ def compare(
     *,
     data: str | None = None,
     runtime: str = "ort",
+    layers: bool = False,
     threads: int = 1,
     seconds: float = 5.0,
+    listen: Listener | None = None,
 ) -> Compared:
     """Hold a model's outputs and latency against another's.
 
@@ -134,17 +138,24 @@ def compare(
         second: The model in question.
         data: As ``--data``; made-up inputs if None.
         runtime: Backend of both.
+        layers: Whether to hold what layers make against each other too, in ONNX Runtime.
         threads: One inference may use.
         seconds: Time to measure.
+        listen: Told what happens.
+
+    Raises:
+        ModelError: Layers were asked for, and the models have none in common.
     """
-    samples = any_samples(data, read_model(first))
+    read = read_model(first)
+    samples = any_samples(data, read)
+    by_layer = compare_layers(read, read_model(second), samples, listen or ignore) if layers else ()
     start = partial(IsolatedEngine, make_backend(runtime), target=target().with_threads(threads))
     first_engine, second_engine = partial(start, Path(first)), partial(start, Path(second))
     with first_engine() as a, second_engine() as b:
         drift = compare_outputs((a.run(sample.feeds), b.run(sample.feeds)) for sample in samples)
     plan = Plan(max_seconds=seconds / LAUNCHES)
     found = compare_launches(first_engine, second_engine, timed_feeds(samples), plan, LAUNCHES)
-    return Compared(drift, found.speedup, len(samples), samples.synthetic)
+    return Compared(drift, found.speedup, len(samples), samples.synthetic, by_layer)
 
 
 def write_data(source: str, model: Place, out: Place, *, limit: int | None = None) -> int:

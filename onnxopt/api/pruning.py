@@ -19,7 +19,7 @@ from onnxopt.ir.read import read_model
 from onnxopt.ir.write import check_folder, model_files, refuse_overwriting, write_model, write_texts
 from onnxopt.pipeline.events import Listener
 from onnxopt.pipeline.making import Maker, ModelFile
-from onnxopt.pipeline.pruning import PruneGoal, prune_to, recoveries
+from onnxopt.pipeline.pruning import PruneGoal, PruneWay, Schedule, prune_to
 from onnxopt.pipeline.record import plain, strict_json
 from onnxopt.pipeline.session import open_session
 from onnxopt.pipeline.steps import CachedSteps
@@ -41,6 +41,8 @@ def prune_model(
     data: str | None = None,
     metric: str | None = None,
     recover: Sequence[str] | None = None,
+    rounds: int = 1,
+    schedule: Schedule = "geometric",
     threads: int = 1,
     cache: Place | None = None,
     seed: int = 0,
@@ -58,6 +60,8 @@ def prune_model(
         data: As ``--data``; made-up inputs if None.
         metric: What both are scored by, by name, or ``module:function``; None: drift alone tells.
         recover: Passes that win accuracy back, of ``RECOVERIES``; None: the first where there are samples.
+        rounds: In which the goal is come to, with recovery between.
+        schedule: How much goes in each: geometric, linear or cubic.
         threads: One inference may use.
         cache: Folder of results; the user's cache folder if None.
         seed: Of every random choice.
@@ -68,7 +72,8 @@ def prune_model(
         BudgetError: A size or a latency cannot be reached; nothing is written then.
         OnnxoptError: The model or the data cannot be used, or there is nothing to remove.
     """
-    tell = listen or ignore
+    tell, way = listen or ignore, PruneWay(method, options or {}, recover, rounds, schedule)
+    way.check(goal)
     if metric_of(metric, None) is not None and data is None:
         raise UsageError("a metric needs samples with labels", hint="give --data as well")
     read = read_model(model)
@@ -86,8 +91,7 @@ def prune_model(
         maker = Maker(CachedSteps(cache_at(cache), tell, f"prune {model}"), machine, samples, scratch, seed=seed)
         stack.callback(maker.close)
         before = maker.add(Path(model), read)
-        after_it = recoveries(method, recover, data=samples is not None)
-        made = prune_to(goal, method, options or {}, maker, before, recover=after_it, seconds=latency, tell=tell)
+        made = prune_to(goal, way, maker, before, samples=samples, seconds=latency, tell=tell)
         after = maker.load(made)
         written = write_model(after, out)
     return Pruned(
@@ -114,6 +118,8 @@ def sweep_model(
     data: str | None = None,
     metric: str | None = None,
     recover: Sequence[str] | None = None,
+    rounds: int = 1,
+    schedule: Schedule = "geometric",
     threads: int = 1,
     cache: Place | None = None,
     seed: int = 0,
@@ -131,6 +137,8 @@ def sweep_model(
         data: As ``--data``; split if it is not, so that nothing is tuned by what it is scored on.
         metric: What all are scored by, by name, or ``module:function``; None: drift, or top1 if labels say so.
         recover: Passes that win accuracy back, of ``RECOVERIES``; None: the first where there are samples.
+        rounds: In which the goal is come to, with recovery between.
+        schedule: How much goes in each: geometric, linear or cubic.
         threads: One inference may use.
         cache: Folder of results; the user's cache folder if None.
         seed: Of every random choice.
@@ -155,6 +163,7 @@ def sweep_model(
         source="sweep",
     )
     with open_session(recipe, make_backend("ort"), cache_at(cache), listen or ignore) as session:
-        found = sweep(session, shares, method, options or {}, folder, recover=recover, seconds=seconds)
+        way = PruneWay(method, options or {}, recover, rounds, schedule)
+        found = sweep(session, shares, way, folder, seconds=seconds)
     write_texts(folder, {"sweep.json": strict_json(plain(found)), "report.html": swept_page(found)})
     return found

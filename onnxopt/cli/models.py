@@ -153,22 +153,31 @@ def evaluate(
 
 
 def compare(
+    ctx: typer.Context,
     first: Annotated[Path, typer.Argument(help="the reference .onnx file", show_default=False)],
     second: Annotated[Path, typer.Argument(help="the .onnx file in question", show_default=False)],
     data: arg.Data = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="also what each layer makes; of a pruned model the channels it kept")
+    ] = False,
     runtime: arg.Runtime = "ort",
     threads: arg.Threads = 1,
     json: arg.Json = False,
 ) -> None:
     """Hold one model against another: how far its outputs are off, and how much faster it is.
 
-    Example:  onnxopt compare model.onnx int8.onnx --data samples/
+    Examples:
+      onnxopt compare model.onnx int8.onnx --data samples/
+
+      onnxopt compare model.onnx pruned.onnx --data samples/ --layers
     """
     from onnxopt import api
+    from onnxopt.cli.progress import Reporter
     from onnxopt.pipeline.record import plain
     from onnxopt.report.tables import comparison_table
 
-    found = api.compare(first, second, data=data, runtime=runtime, threads=threads)
+    with Reporter(ctx.obj) as listen:
+        found = api.compare(first, second, data=data, layers=layers, runtime=runtime, threads=threads, listen=listen)
     show_json(plain(found)) if json else show(comparison_table(found))
 
 

@@ -35,6 +35,10 @@ def prune(
         list[str] | None,
         typer.Option(help="pass that wins accuracy back on the samples, such as match-statistics; may be repeated"),
     ] = None,
+    rounds: Annotated[int, typer.Option(help="come to the goal in so many rounds, with recovery between", min=1)] = 1,
+    schedule: Annotated[
+        str, typer.Option(help="how much goes in each round: geometric, linear, or cubic, which starts with most")
+    ] = "geometric",
     no_recover: Annotated[bool, typer.Option("--no-recover", help="leave the weights as pruning leaves them")] = False,
     data: arg.Data = None,
     metric: arg.Metric = None,
@@ -59,6 +63,8 @@ def prune(
 
       onnxopt prune model.onnx --sweep 90%,70%,50% --data samples/ --metric top1 --out swept/
 
+      onnxopt prune model.onnx --macs 40% --rounds 4 --schedule cubic --data samples/ --out small.onnx
+
       onnxopt prune model.onnx --method weights --params 30% --option block=1x4 --out sparse.onnx
     """
     from onnxopt import api
@@ -69,6 +75,7 @@ def prune(
 
     given: dict[str, Any] = {"method": method, "options": arg.pairs(option, "--option"), "data": data}
     given |= {"metric": metric, "recover": () if no_recover else recover or None}
+    given |= {"rounds": rounds, "schedule": schedule}
     given |= {"threads": threads, "cache": cache, "seed": seed, "seconds": seconds}
     if sweep is not None:
         shares = _shares(sweep, macs, params, size, latency)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from onnxopt.evaluate.drift import Drift
 from onnxopt.profile.latency import Timing
 from onnxopt.profile.machine import Machine
 from onnxopt.profile.statistics import Speedup
+
+if TYPE_CHECKING:
+    from onnxopt.explain.layerwise import LayerDrift
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,23 @@ class Compared:
         speedup: How many times faster the second is.
         samples: Compared.
         synthetic: Whether they were made up.
+        layers: That both models have, in the order of the graph, where that was asked for.
     """
 
     drift: Drift
     speedup: Speedup
     samples: int
     synthetic: bool
+    layers: tuple[LayerDrift, ...] = ()
+
+    @property
+    def steepest_fall(self) -> tuple[LayerDrift, LayerDrift] | None:
+        """The two layers in a row between which the SQNR falls most; None if it falls nowhere."""
+        told = [layer for layer in self.layers if layer.sqnr_db is not None]
+        falls = [(one, other) for one, other in pairwise(told) if _sqnr(other) < _sqnr(one)]
+        return max(falls, key=lambda pair: _sqnr(pair[0]) - _sqnr(pair[1]), default=None)
+
+
+def _sqnr(layer: LayerDrift) -> float:
+    assert layer.sqnr_db is not None
+    return layer.sqnr_db

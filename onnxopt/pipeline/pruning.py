@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from onnxopt.context import Progress
+from onnxopt.data.sample import Samples
 from onnxopt.errors import BudgetError, UsageError, did_you_mean
+from onnxopt.explain.prunable import find_prunable
 from onnxopt.passes import make_pass
 from onnxopt.pipeline.making import Maker, ModelFile
 
@@ -43,6 +44,19 @@ _BY_MACS = ("low-rank", "separable")
 
 _LEAST = 0.03
 
+_IN_ROUNDS = ("channels", "heads", "layers", "weights")
+"""Methods that can be applied to what they made."""
+
+Schedule = Literal["geometric", "linear", "cubic"]
+
+_SCHEDULES: Mapping[Schedule, Callable[[float, float], float]] = {
+    "geometric": lambda share, done: share**done,
+    "linear": lambda share, done: 1 - (1 - share) * done,
+    "cubic": lambda share, done: 1 - (1 - share) * (1 - (1 - done) ** 3),
+}
+"""What is left when a part of the rounds is done: as much of what is left in each, as much of the whole in each, or
+most in the first rounds (Zhu and Gupta, arXiv:1710.01878)."""
+
 
 @dataclass(frozen=True)
 class PruneGoal:
@@ -61,14 +75,61 @@ class PruneGoal:
     latency: float | None = None
 
 
+@dataclass(frozen=True)
+class PruneWay:
+    """How a model is pruned.
+
+    Attributes:
+        method: One of ``METHODS``.
+        options: Of its pass.
+        recover: Passes that win accuracy back after each round, of ``RECOVERIES``; None: the first where there are
+            samples and the method leaves it something to do.
+        rounds: In which the goal is come to.
+        schedule: How much goes in each.
+    """
+
+    method: str = "channels"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    recover: Sequence[str] | None = None
+    rounds: int = 1
+    schedule: Schedule = "geometric"
+
+    def check(self, goal: PruneGoal) -> None:
+        """Raise UsageError if there is no such way, or it cannot come to a goal."""
+        if self.method not in METHODS:
+            raise UsageError(f"there is no method {self.method!r}", hint=did_you_mean(self.method, METHODS))
+        if self.schedule not in _SCHEDULES:
+            raise UsageError(f"there is no schedule {self.schedule!r}", hint=did_you_mean(self.schedule, _SCHEDULES))
+        self._check_recoveries()
+        if self.rounds < 1 or (self.rounds > 1 and self.method not in _IN_ROUNDS):
+            raise UsageError(
+                f"method {self.method!r} is not done in {self.rounds} rounds",
+                hint=f"leave rounds out; methods that can be repeated: {', '.join(_IN_ROUNDS)}",
+            )
+        _check_reachable(goal, self.method)
+
+    def _check_recoveries(self) -> None:
+        for name in self.recover or ():
+            if name not in RECOVERIES:
+                raise UsageError(f"{name!r} recovers nothing", hint=did_you_mean(name, RECOVERIES))
+        if self.method in _ZEROS and RECOVERIES[0] in (self.recover or ()):
+            hint = "leave it out: with samples the pass refits what stays by itself"
+            raise UsageError(f"method {self.method!r} leaves zeros, and {RECOVERIES[0]} would fill them", hint=hint)
+
+    def recoveries(self, *, data: bool) -> Sequence[str]:
+        """Return the passes to recover by: those asked for, or where nobody asked the first that samples allow."""
+        if self.recover is not None:
+            return self.recover
+        return RECOVERIES[:1] if data and self.method not in _ZEROS else ()
+
+
 def prune_to(
     goal: PruneGoal,
-    method: str,
-    options: Mapping[str, Any],
+    way: PruneWay,
     maker: Maker,
     source: ModelFile,
     *,
-    recover: Sequence[str] = (),
+    samples: Samples | None,
     seconds: Callable[[ModelFile], float],
     tell: Callable[[Progress], None],
 ) -> ModelFile:
@@ -76,67 +137,85 @@ def prune_to(
 
     Args:
         goal: What is to be left.
-        method: One of ``METHODS``.
-        options: Of its pass.
-        maker: Applies it.
+        way: How it is pruned.
+        maker: Applies passes.
         source: The model.
-        recover: Passes that follow, of ``RECOVERIES``.
+        samples: What the maker's passes may use; None if there are none.
         seconds: Measures the median latency of a model.
         tell: Told of tries.
 
     Raises:
         BudgetError: No share reaches the goal; it tells the least there is.
-        UsageError: There is no such method, or no such pass to recover by.
+        UsageError: There is no such way, or it cannot come to such a goal.
         OnnxoptError: The pass refuses the model.
     """
-    if method not in METHODS:
-        raise UsageError(f"there is no method {method!r}", hint=did_you_mean(method, METHODS))
-    for name in recover:
-        if name not in RECOVERIES:
-            raise UsageError(f"{name!r} recovers nothing", hint=did_you_mean(name, RECOVERIES))
-    if method in _ZEROS and RECOVERIES[0] in recover:
-        hint = "leave it out: with samples the pass refits what stays by itself"
-        raise UsageError(f"method {method!r} leaves zeros, and {RECOVERIES[0]} would fill them", hint=hint)
-    _check_reachable(goal, method)
-    pruned = _pruned_to(goal, method, options, maker, source, seconds=seconds, tell=tell)
-    for name in recover:
-        pruned = maker.apply(make_pass(name, {}), pruned)
-    return pruned
-
-
-def recoveries(method: str, asked: Sequence[str] | None, *, data: bool) -> Sequence[str]:
-    """Return the passes to recover by: those asked for, or where nobody asked the first that the samples allow."""
-    if asked is not None:
-        return asked
-    return RECOVERIES[:1] if data and method not in _ZEROS else ()
+    way.check(goal)
+    pruner = _Pruner(goal, way, maker, source, samples)
+    return pruner.recovered(_pruned_to(goal, pruner, seconds=seconds, tell=tell))
 
 
 def _pruned_to(
     goal: PruneGoal,
-    method: str,
-    options: Mapping[str, Any],
-    maker: Maker,
-    source: ModelFile,
+    pruner: _Pruner,
     *,
     seconds: Callable[[ModelFile], float],
     tell: Callable[[Progress], None],
 ) -> ModelFile:
-    of = "seconds" if goal.latency is not None and method in _BY_SECONDS else goal.of
-    counted = {"of": of} if method in _BY_EITHER else {}
-
-    def made(share: float | None, by: Maker = maker) -> ModelFile:
-        kept = {} if share is None else {"keep": share}
-        return by.apply(make_pass(METHODS[method], {**counted, **options, **kept}), source)
-
+    """Return the pruned model, before what the last round lost is won back."""
     if goal.size is None and goal.latency is None:
-        return made(goal.share)
-    tried = partial(made, by=maker.trying())
+        return pruner.to(goal.share)
+    tried = replace(pruner, maker=pruner.maker.trying()).to
     if goal.size is not None:
-        share = _largest_that_fits(source, tried, lambda file: float(file.size_bytes), goal.size, "bytes", tell)
+        share = _largest_that_fits(pruner.source, tried, lambda file: float(file.size_bytes), goal.size, "bytes", tell)
     else:
         assert goal.latency is not None
-        share = _largest_that_fits(source, tried, seconds, goal.latency, "s", tell)
-    return source if share == 1 else made(share)
+        share = _largest_that_fits(pruner.source, tried, seconds, goal.latency, "s", tell)
+    return pruner.source if share == 1 else pruner.to(share)
+
+
+@dataclass(frozen=True)
+class _Pruner:
+    """Prunes a model to shares, in rounds."""
+
+    goal: PruneGoal
+    way: PruneWay
+    maker: Maker
+    source: ModelFile
+    samples: Samples | None
+
+    def to(self, share: float | None) -> ModelFile:
+        """Return the model with a share left, or with what the method leaves by itself."""
+        if share is None or self.way.rounds == 1:
+            return self._pruned(self.source, share)
+        file = self.source
+        for done in range(1, self.way.rounds + 1):
+            file = self.recovered(file) if done > 1 else file
+            keep = self._left_to(_SCHEDULES[self.way.schedule](share, done / self.way.rounds), file)
+            file = self._pruned(file, keep) if keep < 1 else file
+        return file
+
+    def recovered(self, file: ModelFile) -> ModelFile:
+        """Return a model with what it lost won back as far as passes do."""
+        for name in self.way.recoveries(data=self.samples is not None):
+            file = self.maker.apply(make_pass(name, {}), file)
+        return file
+
+    def _pruned(self, file: ModelFile, share: float | None) -> ModelFile:
+        counted = {"of": self._of} if self.way.method in _BY_EITHER else {}
+        kept = {} if share is None else {"keep": share}
+        return self.maker.apply(make_pass(METHODS[self.way.method], {**counted, **self.way.options, **kept}), file)
+
+    @property
+    def _of(self) -> str:
+        return "seconds" if self.goal.latency is not None and self.way.method in _BY_SECONDS else self.goal.of
+
+    def _left_to(self, share: float, file: ModelFile) -> float:
+        """Return the share of a model to keep so that a share of the source is left; seconds count as MACs do."""
+        if self.way.method in _ZEROS or file.digest == self.source.digest:
+            return share
+        whole, now = (find_prunable(self.maker.load(one), self.samples) for one in (self.source, file))
+        left = now.parameters / whole.parameters if self._of == "parameters" else now.macs / whole.macs
+        return share / left
 
 
 def _check_reachable(goal: PruneGoal, method: str) -> None:

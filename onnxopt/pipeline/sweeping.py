@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onnxopt.compile.engine import make_backend
 from onnxopt.context import Progress
@@ -15,7 +14,7 @@ from onnxopt.explain.prunable import Prunable, find_prunable
 from onnxopt.ir.write import write_model
 from onnxopt.pipeline.making import ModelFile
 from onnxopt.pipeline.measuring import Runnable
-from onnxopt.pipeline.pruning import PruneGoal, prune_to, recoveries
+from onnxopt.pipeline.pruning import PruneGoal, PruneWay, prune_to
 from onnxopt.pipeline.session import Session
 from onnxopt.profile.latency import Plan
 from onnxopt.profile.launches import LAUNCHES
@@ -87,11 +86,9 @@ def check_shares(shares: Sequence[float]) -> None:
 def sweep(
     session: Session,
     shares: Sequence[float],
-    method: str,
-    options: Mapping[str, Any],
+    way: PruneWay,
     folder: Path,
     *,
-    recover: Sequence[str] | None = None,
     seconds: float,
 ) -> Sweep:
     """Return the input pruned to each share, the largest first, and write each model as soon as it is made.
@@ -101,31 +98,29 @@ def sweep(
     Args:
         session: The open run.
         shares: Of the multiply-accumulates, each above 0 and below 1.
-        method: One of ``METHODS``.
-        options: Of its pass.
+        way: How it is pruned.
         folder: Where the models go.
-        recover: Passes that win accuracy back, of ``RECOVERIES``; None: the first where there are samples.
         seconds: Time to measure each model's speed-up.
 
     Raises:
-        UsageError: There is no such method, or it takes no share.
+        UsageError: There is no such way, or it takes no share.
         OnnxoptError: The pass refuses the model.
     """
     asked = sorted(set(shares), reverse=True)
-    before = find_prunable(session.inputs.model, session.inputs.real_calibration)
+    samples = session.inputs.real_calibration
+    before = find_prunable(session.inputs.model, samples)
     each = seconds / LAUNCHES
     plan = Plan(warmup_seconds=min(1.0, each), max_seconds=each)
-    after_it = recoveries(method, recover, data=session.inputs.real_calibration is not None)
     tell, models = session.listen, []
     for done, share in enumerate(asked):
         tell(Progress("shares", done, len(asked)))
-        goal, start = PruneGoal(share), (session.maker, session.source)
-        file = prune_to(goal, method, options, *start, recover=after_it, seconds=_unasked, tell=tell)
+        start = session.maker, session.source
+        file = prune_to(PruneGoal(share), way, *start, samples=samples, seconds=_unasked, tell=tell)
         write_model(session.maker.load(file), folder / file_name(session.inputs.path, share))
         models.append(_measured(session, file, share, before, plan))
     return Sweep(
         model=str(session.inputs.path),
-        method=method,
+        method=way.method,
         metric=models[0].scores.metric,
         baseline=models[0].scores.baseline,
         size_bytes=session.source.size_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir
@@ -16,7 +16,7 @@ from onnxopt.ir.model import Model
 from onnxopt.ir.quantized import refuse_quantized
 from onnxopt.passes import Pass, option, options
 from onnxopt.prune.amounts import Of, Size, find_amounts
-from onnxopt.prune.choose import Budget, choose
+from onnxopt.prune.choose import Budget, Together, choose
 from onnxopt.prune.damage import weighed
 from onnxopt.prune.groups import Group, Groups, find_groups, prepared
 from onnxopt.prune.importance import Criterion, Scores, find_importance
@@ -36,7 +36,7 @@ class PruneGroups(Pass):
 
     exact: ClassVar[bool] = False
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "seed", "scratch", "target"})
-    revision: ClassVar[int] = 6
+    revision: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy", "torch")
 
     keep: float = option("share that is left, above 0 and below 1", default=0.5, gt=0, lt=1)
@@ -57,6 +57,13 @@ class PruneGroups(Pass):
         default=True,
     )
     trials: int = option("samples that is measured on", default=16, ge=1)
+    per: Literal["counted", "seconds"] = option(
+        "what importance is held against: what is counted, or the seconds that go with a channel on this machine",
+        default="counted",
+    )
+    together: Together = option(
+        "model: groups lose what matters least in all of them; layer: each loses the same share", default="model"
+    )
     align: int | None = option(
         "widths become multiples of it, where they are wide enough; by default what kernels of the target like",
         default=None,
@@ -91,8 +98,10 @@ class PruneGroups(Pass):
         """Return the graph without the channels that matter least."""
         scores = self._scores(groups, considered, ctx)
         align = self.align or preferred_width(ctx.target)
-        size = Size(groups, considered, find_amounts(groups, self.of, ctx), align if self.of == "seconds" else 1)
-        chosen = choose(size, considered, scores, Budget(self.keep, align, self.least))
+        size = _size(groups, considered, self.of, align, ctx)
+        price = size if self.per == "counted" else _size(groups, considered, "seconds", align, ctx)
+        budget = Budget(self.keep, align, self.least, self.together)
+        chosen = choose(size, considered, scores, budget, price)
         if abs(chosen.share - self.keep) > _TOLERANCE:
             what = "multiply-accumulates" if self.of == "macs" else self.of
             ctx.emit(Warned(f"{chosen.share:.0%} of the {what} are left, not {self.keep:.0%}: {_why(groups)}"))
@@ -104,11 +113,12 @@ class PruneGroups(Pass):
         """Return the importance of the channels of each group, which is the same for every budget."""
         model, names = Model(groups.graph).digest, [group.name for group in considered]
         seen = ctx.data.fingerprint if ctx.has_data else ""
-        kept = Kept.of(ctx.kept, "importance", model, names, seen, self.criterion, self.weigh, self.trials, ctx.seed)
+        weigh = self.weigh and ctx.has_data and self.together == "model"
+        kept = Kept.of(ctx.kept, "importance", model, names, seen, self.criterion, weigh, self.trials, ctx.seed)
         known = kept.read()
         if known is None:
             found = find_importance(groups, considered, self.criterion, ctx)
-            if self.weigh and ctx.has_data:
+            if weigh:
                 found = weighed(groups, considered, found, ctx.data[: self.trials], ctx)
             known = [one.tolist() for one in found]
             kept.write(known)
@@ -142,6 +152,11 @@ class PruneHeads(PruneGroups):
     def considered(self, group: Group) -> bool:
         """Whether a group is of heads."""
         return group.heads
+
+
+def _size(groups: Groups, considered: Sequence[Group], of: Of, align: int, ctx: Context) -> Size:
+    """Return how large a model is by the widths of groups; in seconds a width counts as the block it fills."""
+    return Size(groups, considered, find_amounts(groups, of, ctx), align if of == "seconds" else 1)
 
 
 def _nothing(groups: Groups) -> str:

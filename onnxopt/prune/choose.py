@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +25,11 @@ _MISSED = 0.02
 _LEAST_STEPS = 8
 """A group is cut in at least so many steps, with narrower ones where it is narrow."""
 
+_HALVINGS = 20
+"""Of what is not known of the share that all groups keep: to a channel in a million."""
+
+Together = Literal["model", "layer"]
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -32,11 +39,13 @@ class Budget:
         share: Of what is counted, above 0 and below 1.
         align: Widths become multiples of it where they are wide enough.
         least: Share of each group's channels that stays in any case.
+        together: ``model``: groups lose what matters least for what it saves; ``layer``: each loses the same share.
     """
 
     share: float
     align: int
     least: float
+    together: Together = "model"
 
 
 @dataclass(frozen=True)
@@ -54,25 +63,41 @@ class Chosen:
     widths: Mapping[str, int]
 
 
-def choose(size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget) -> Chosen:
+def choose(
+    size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget, price: Size | None = None
+) -> Chosen:
     """Return what to remove to come as near to a budget as steps allow.
 
     Args:
-        size: Of the model, by the widths of the groups.
+        size: Of the model, by the widths of the groups: what the budget is of.
         considered: The groups that may lose channels.
         scores: Importance of the channels of each.
         budget: What is to be left.
+        price: What importance is held against, by the widths too; ``size`` itself if None.
     """
-    found = [_chosen(size, considered, scores, budget)]
-    while abs(found[-1].share - budget.share) > _MISSED and budget.align > 1:
+    widths = (
+        partial(_alike, size, considered)
+        if budget.together == "layer"
+        else partial(_cheapest, size, considered, scores, price or size)
+    )
+    found = [widths(budget)]
+    while abs(size.share(found[-1]) - budget.share) > _MISSED and budget.align > 1:
         budget = replace(budget, align=budget.align // 2)
-        found.append(_chosen(size, considered, scores, budget))
-    return min(found, key=lambda one: abs(one.share - budget.share))
+        found.append(widths(budget))
+    return _chosen(size, considered, scores, min(found, key=lambda one: abs(size.share(one) - budget.share)))
 
 
-def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget) -> Chosen:
-    """Return what to remove in steps of one coarseness."""
-    steps = _Steps(size, considered, scores, budget)
+def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], widths: Array) -> Chosen:
+    """Return what to remove to come to widths: of each group what matters least."""
+    orders = [group.classes[np.argsort(one, kind="stable")] for group, one in zip(considered, scores, strict=True)]
+    cut = [order[: len(order) - width] for order, width in zip(orders, widths.tolist(), strict=True)]
+    kept = {group.name: width for group, width in zip(considered, widths.tolist(), strict=True)}
+    return Chosen(np.concatenate(cut), size.share(widths), kept)
+
+
+def _cheapest(size: Size, considered: Sequence[Group], scores: Sequence[Scores], price: Size, budget: Budget) -> Array:
+    """Return widths, [groups], after the steps that lose least for what they save, one at a time."""
+    steps = _Steps(size, considered, scores, budget, price)
     left = size.share(steps.widths)
     while left > budget.share:
         place = steps.cheapest(left, budget.share)
@@ -80,24 +105,36 @@ def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], b
             break
         steps.take(place)
         left = size.share(steps.widths)
-    removed = [group.classes[np.argsort(one, kind="stable")] for group, one in zip(considered, scores, strict=True)]
-    widths = steps.widths.tolist()
-    cut = [order[: len(order) - width] for order, width in zip(removed, widths, strict=True)]
-    kept = {group.name: width for group, width in zip(considered, widths, strict=True)}
-    return Chosen(np.concatenate(cut), left, kept)
+    return steps.widths
+
+
+def _alike(size: Size, considered: Sequence[Group], budget: Budget) -> Array:
+    """Return widths, [groups], that are about the same share of each group, found by halving."""
+    ladders = [np.asarray([group.width, *_ladder(group, budget)]) for group in considered]
+
+    def widths(share: float) -> Array:
+        return np.asarray([ladder[np.argmin(np.abs(ladder - share * ladder[0]))] for ladder in ladders])
+
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size.share(widths(middle)) < budget.share else (low, middle)
+    return min((widths(low), widths(high)), key=lambda one: abs(size.share(one) - budget.share))
 
 
 class _Steps:
     """The next narrower width of each group: what it saves and what it loses."""
 
-    def __init__(self, size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget) -> None:
+    def __init__(
+        self, size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget, price: Size
+    ) -> None:
         self.widths = np.asarray([group.width for group in considered])
-        self._size = size
+        self._size, self._price = size, price
         self._ladders = [_ladder(group, budget) for group in considered]
         self._losses = [_losses(one) for one in scores]
         self._next = np.zeros(len(considered), np.int64)
         self._saves = np.full(len(considered), np.nan)
-        self._lost = np.full(len(considered), np.nan)
+        self._costs = np.full(len(considered), np.inf)
         self._judge(range(len(considered)))
 
     def cheapest(self, left: float, target: float) -> int | None:
@@ -108,7 +145,7 @@ class _Steps:
         after = left - self._saves
         fine = after >= target - _SLACK
         if fine.any():
-            return int(np.argmin(np.where(fine, self._lost / np.maximum(self._saves, 1e-12), np.inf)))
+            return int(np.argmin(np.where(fine, self._costs, np.inf)))
         if np.isnan(after).all():
             return None
         place = int(np.nanargmin(np.abs(after - target)))
@@ -117,17 +154,23 @@ class _Steps:
     def take(self, place: int) -> None:
         """Make a group narrower."""
         self.widths[place] = self._next[place]
-        self._judge(self._size.bearing(place))
+        self._judge({*self._size.bearing(place), *self._price.bearing(place)})
 
     def _judge(self, places: Iterable[int]) -> None:
         """Find the step of groups: to the widest width that saves anything."""
         for place in places:
-            narrower = [width for width in self._ladders[place] if width < self.widths[place]]
-            saved = ((width, self._size.saved(place, self.widths, width)) for width in narrower)
-            width, saves = next((one for one in saved if one[1] > 0), (0, np.nan))
-            losses = self._losses[place]
-            self._next[place], self._saves[place] = width, saves
-            self._lost[place] = losses[len(losses) - 1 - width] - losses[len(losses) - 1 - self.widths[place]]
+            self._next[place], self._saves[place], self._costs[place] = self._step(place)
+
+    def _step(self, place: int) -> tuple[int, float, float]:
+        """Return the next width of a group, what that saves, and what it loses for what it is held against."""
+        now = int(self.widths[place])
+        for width in (width for width in self._ladders[place] if width < now):
+            saves = self._size.saved(place, self.widths, width)
+            worth = saves if self._price is self._size else self._price.saved(place, self.widths, width)
+            if saves > 0 and worth > 0:
+                losses = self._losses[place]
+                return width, saves, (losses[len(losses) - 1 - width] - losses[len(losses) - 1 - now]) / worth
+        return 0, np.nan, np.inf
 
 
 def _losses(scores: Scores) -> Array:

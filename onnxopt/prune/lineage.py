@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.data.sample import Array
+from onnxopt.ir.layer_weights import Weights, bias_place
 from onnxopt.prune.groups import Groups
 from onnxopt.prune.units import Kept
 
@@ -23,6 +24,24 @@ def kept_positions(graph: onnx_ir.Model) -> dict[str, dict[int, Array]]:
     """Return the positions of the original that axes of weights keep, by name and axis; none that keep all."""
     told: Mapping[str, Mapping[str, list[list[int]]]] = json.loads(graph.metadata_props.get(KEY, "{}"))
     return {name: {int(axis): _positions(runs) for axis, runs in axes.items()} for name, axes in told.items()}
+
+
+def made_by(weights: Weights) -> onnx_ir.Value:
+    """Return what a layer makes, with its bias."""
+    place = bias_place(weights.node)
+    return (weights.node if place is None else place[0]).outputs[0]
+
+
+def channels_kept(weights: Weights, kept: Mapping[str, Mapping[int, Array]]) -> Array | None:
+    """Return the positions of the original's channels that a layer still makes; None for all.
+
+    Args:
+        weights: Of the layer.
+        kept: As ``kept_positions`` gives it.
+    """
+    node, value = weights.node, weights.node.inputs[1]
+    by_outputs = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0))
+    return kept.get((value and value.name) or "", {}).get(0 if by_outputs else 1)
 
 
 def record_kept(groups: Groups, kept: Kept) -> None:

@@ -29,7 +29,7 @@ from onnxopt.ir.windows import Window
 from onnxopt.passes import Pass, option, options
 from onnxopt.prune import fits
 from onnxopt.prune.groups import prepared
-from onnxopt.prune.lineage import kept_positions
+from onnxopt.prune.lineage import channels_kept, kept_positions, made_by
 from onnxopt.prune.moments import Folds, Watched
 
 _LIMITS = Limits(seconds=1800)
@@ -175,15 +175,13 @@ class CorrectMeans(Recover):
 
 def _watched(weights: Weights, kept: Mapping[str, Mapping[int, Array]]) -> Watched:
     node = weights.node
-    source, value, place = node.inputs[0], node.inputs[1], bias_place(node)
+    source, value = node.inputs[0], node.inputs[1]
     assert source is not None
     assert value is not None
     assert value.shape is not None
-    made = (node if place is None else place[0]).outputs[0]
-    by_outputs = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0))
     window = Window.of(node, value.shape.numpy()[2:]) if node.op_type == "Conv" else None
-    axes = kept.get(value.name or "", {})
-    return Watched(source.name or "", made.name or "", weights.axis, axes.get(0 if by_outputs else 1), window)
+    made = made_by(weights).name or ""
+    return Watched(source.name or "", made, weights.axis, channels_kept(weights, kept), window)
 
 
 def _obstacle(weights: Weights, watched: Watched, known: set[str | None]) -> str:

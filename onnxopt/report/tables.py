@@ -98,7 +98,23 @@ def comparison_table(found: Compared) -> RenderableType:
     ]
     if found.synthetic:
         lines.append(Text("note: compared on made-up inputs; --data gives real ones", style="yellow"))
+    if found.layers:
+        lines.append(_layers_table(found))
     return Group(*lines)
+
+
+def _layers_table(found: Compared) -> RenderableType:
+    """Return what each layer keeps, and where most is lost."""
+    rows = [
+        (one.node, one.operator, f"{one.channels} of {one.of}", one.reason or words.decibel(one.sqnr_db))
+        for one in found.layers
+    ]
+    table = rows_table(("layer", "operator", "channels", "SQNR"), rows, right=(2,))
+    if found.steepest_fall is None:
+        return table
+    before, after = found.steepest_fall
+    kept = f"{words.decibel(before.sqnr_db)} at {before.node}, {words.decibel(after.sqnr_db)} at {after.node}"
+    return Group(table, Text(f"most is lost at {after.node}: {kept}", style="bold"))
 
 
 def export_record(found: Exported, out: Path) -> dict[str, Any]:

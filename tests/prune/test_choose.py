@@ -88,3 +88,22 @@ def test_no_group_falls_below_the_least():
     groups = branches()
     taken = choose(sized(groups), groups.found, even(groups), Budget(0.01, 8, 0.5))
     assert set(taken.widths.values()) == {32}
+
+
+def test_importance_may_be_held_against_seconds_where_something_else_is_counted():
+    groups = branches()
+    alike, slow = sized(groups), sized(groups, seconds=(3.0, 1.0))
+    taken = choose(alike, groups.found, even(groups), Budget(0.6, 8, 0.125), slow)
+    assert taken.share == pytest.approx(0.6, abs=0.03)
+    assert taken.widths["a1"] < taken.widths["b1"]
+    first, second = choose(alike, groups.found, even(groups), Budget(0.6, 8, 0.125)).widths.values()
+    assert abs(first - second) <= 8
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.75])
+def test_each_group_may_lose_the_same_share_whatever_matters(share):
+    groups = branches()
+    scores = [one * (50 if group.name == "a1" else 1) for group, one in zip(groups.found, even(groups), strict=True)]
+    taken = choose(sized(groups), groups.found, scores, Budget(share, 8, 0.125, together="layer"))
+    assert taken.share == pytest.approx(share, abs=0.05)
+    assert taken.widths["a1"] == taken.widths["b1"] == round(64 * taken.share)
