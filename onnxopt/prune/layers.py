@@ -151,6 +151,25 @@ def follow_layer_norm(walk: Walk, node: onnx_ir.Node) -> None:
             _broadcast(walk, node, [value], node.outputs[0])
 
 
+def follow_skip_norm(walk: Walk, node: onnx_ir.Node) -> None:
+    """A sum that is normalised over its last axis; everything is broadcast to it, and it may be an output too."""
+    follow_elementwise(walk, node)
+    axes = walk.all_axes(node.outputs[0])
+    walk.normalised(axes[-1], node)
+    for value in node.outputs[3:]:
+        walk.give(value, axes)
+
+
+def follow_embed_norm(walk: Walk, node: onnx_ir.Node) -> None:
+    """Rows of tables of words, positions and segments, whose sum is normalised and may be an output too."""
+    wide = _meeting(walk, node, [value for value in node.inputs[2:7] if value is not None], -1)
+    walk.normalised(wide, node)
+    summed: list[Axis] = [None, None, wide]
+    masked: list[Axis] = [None]
+    for value, axes in zip(node.outputs, (summed, masked, summed), strict=False):
+        walk.give(value, axes)
+
+
 def follow_elementwise(walk: Walk, node: onnx_ir.Node) -> None:
     """Axes that meet move together; those of length one are repeated."""
     inputs = [value for value in node.inputs if value is not None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir
 
-from onnxopt.prune import layers, reshaping
+from onnxopt.prune import attention, layers, reshaping
 from onnxopt.prune.walk import StuckError, Walk
 
 Follow = Callable[[Walk, onnx_ir.Node], None]
@@ -41,6 +41,12 @@ FOLLOWED: Mapping[str, Follow] = dict(
         *_all("Conv", layers.follow_conv),
         *_all("BatchNormalization InstanceNormalization", layers.follow_channel_norm),
         *_all("LayerNormalization RMSNormalization SimplifiedLayerNormalization", layers.follow_layer_norm),
+        *_all("SkipLayerNormalization SkipSimplifiedLayerNormalization", layers.follow_skip_norm),
+        ("EmbedLayerNormalization", layers.follow_embed_norm),
+        ("Attention", attention.follow_attention),
+        ("MultiHeadAttention", attention.follow_multi_head),
+        ("GroupQueryAttention", attention.follow_group_query),
+        ("RotaryEmbedding", attention.follow_rotary),
         *_all("QuantizeLinear DequantizeLinear", layers.follow_rounding),
         *_all("LSTM GRU RNN", layers.follow_recurrent),
         ("ConvTranspose", layers.follow_conv_transpose),

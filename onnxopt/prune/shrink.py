@@ -42,7 +42,8 @@ def _cut(value: onnx_ir.Value, axis: int, stays: np.ndarray[Any, Any]) -> None:
 def _mend(node: onnx_ir.Node, slot: int | str, made: Any) -> None:
     """Give a node a number: an attribute, a constant input, or one place of it."""
     if isinstance(slot, str):
-        node.attributes.add(onnx_ir.AttrInt64(slot, int(made)))
+        several = isinstance(made, list)
+        node.attributes.add(onnx_ir.AttrInt64s(slot, made) if several else onnx_ir.AttrInt64(slot, int(made)))
         return
     old = node.inputs[slot] if slot < len(node.inputs) else None
     if isinstance(made, tuple):

@@ -36,12 +36,7 @@ def find_sizes(graph: onnx_ir.Model, samples: Samples | None) -> Sizes:
     except DataError:
         feeds = {}
     inferred = _inferred(graph, feeds)
-    missing = [
-        value
-        for node in graph.graph
-        for value in node.outputs
-        if value.name and value.name not in inferred and value.dtype is not None
-    ]
+    missing = [value for node in graph.graph for value in node.outputs if value.name and value.name not in inferred]
     return {**inferred, **(_seen(graph, missing, feeds) if feeds and missing else {})}
 
 

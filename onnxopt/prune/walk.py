@@ -34,7 +34,7 @@ class Repair:
     Attributes:
         node: The node.
         slot: Of the input, or name of the attribute.
-        made: Gives the new value: an array for an input, or a place in it and a number; an int for an attribute.
+        made: Gives the new value: an array for an input, or a place in it and a number; int or ints for an attribute.
     """
 
     node: onnx_ir.Node
