@@ -20,11 +20,14 @@ import torch
 
 import onnxopt_zoo
 from onnxopt.context import Context
-from onnxopt.ir.model import Model, normalise
+from onnxopt.ir.layer_weights import replace_constant
+from onnxopt.ir.model import Model, normalise, private_copy
 from onnxopt.ir.read import read_model
+from onnxopt.ir.weights import constant_tensor
 from onnxopt.ir.write import write_model
 from onnxopt.passes import make_pass
 from onnxopt.profile.statistics import Speedup, speedup
+from onnxopt.prune.groups import prepared
 
 SHAPES = ((768, 3072), (1024, 4096), (4096, 4096), (4096, 11008))
 """Inputs and outputs of a layer: feed-forward of BERT-base and -large, and products of LLaMA-7B."""
@@ -116,28 +119,40 @@ def _linear(x: torch.Tensor, weight: torch.Tensor) -> Callable[[], Any]:
 
 
 def _network(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield a network beside itself at half of the multiply-accumulates."""
+    """Yield a network beside itself at half of the multiply-accumulates; weights are made up."""
     from onnx2torch import convert
 
-    place = (
-        options.model
-        or onnxopt_zoo.get("light_resnet50", options.zoo / "light_resnet50", cache=options.downloads).model
-    )
-    model = make_pass("freeze-weights")(read_model(place), Context.of())
+    folder, name = options.zoo / "light_resnet50", "light_resnet50"
+    place = options.model or onnxopt_zoo.get(name, folder, cache=options.downloads).model
+    model = Model(prepared(make_pass("freeze-weights")(read_model(place), Context.of()).graph))
     pruned = make_pass("prune-channels", {"keep": 0.5, "criterion": "l2"})(model, Context.of())
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    files = [
-        write_model(one, options.out.parent / f"gpu-{word}.onnx")[0]
-        for word, one in (("dense", model), ("half", pruned))
-    ]
-    name = model.signature.inputs[0].name
-    shape = [dim if isinstance(dim, int) else 1 for dim in model.signature.inputs[0].shape or ()]
-    x = torch.randn(options.pictures, *shape[1:], dtype=torch.float16, device="cuda")
-    before, after = (convert(str(file)).eval().half().cuda() for file in files)
+    networks = []
+    for word, one in (("dense", model), ("half", pruned)):
+        file = write_model(_of_any_batch(one), options.out.parent / f"gpu-{word}.onnx")[0]
+        networks.append(_with_random_weights(convert(str(file)).eval()).half().cuda())
+    shape = [dim for dim in model.signature.inputs[0].shape or () if isinstance(dim, int)]
+    x = torch.randn(options.pictures, *shape[-3:], dtype=torch.float16, device="cuda")
+    before, after = networks
     with torch.inference_mode():
-        yield Row(
-            f"half of {place.stem} ({name})", options.pictures, None, _compared(lambda: before(x), lambda: after(x))
-        )
+        yield Row(f"half of {name}", options.pictures, None, _compared(lambda: before(x), lambda: after(x)))
+
+
+def _of_any_batch(model: Model) -> Model:
+    """Return a model whose Reshapes leave the number of pictures open."""
+    graph = private_copy(model.graph)
+    for node in (node for node in graph.graph if node.op_type == "Reshape"):
+        shape = constant_tensor(node.inputs[1])
+        if shape is not None:
+            replace_constant(node, 1, np.asarray([-1, *shape.numpy()[1:]]))
+    return Model(graph)
+
+
+def _with_random_weights(network: torch.nn.Module) -> torch.nn.Module:
+    """Return a network whose numbers stay finite in float16: those of the model are all alike."""
+    for weight in (weight for weight in network.parameters() if weight.ndim > 1):
+        torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    return network
 
 
 def _compared(slow: Callable[[], Any], fast: Callable[[], Any]) -> Speedup:
