@@ -42,4 +42,4 @@ def test_a_weight_that_is_not_pruned_comes_out_otherwise():
         made = torch.nn.functional.linear(x, torch.sparse.to_sparse_semi_structured(weight)).double()
     except RuntimeError:
         return  # the library itself refuses it
-    assert float((made - wanted).norm() / wanted.norm()) > 0.1
+    assert not float((made - wanted).norm() / wanted.norm()) < 0.1  # it may not even be a number
