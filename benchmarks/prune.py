@@ -1,9 +1,10 @@
-"""``prune-channels`` on every model of the zoo: what it covers, whether it is exact, and what it gains.
+"""``prune-channels`` on every model of the zoo, and on dynamo's exports: what it covers, is it exact, what it gains.
 
 For each model and share of the multiply-accumulates: whether the pruned model is valid and takes and gives the same,
 how far it is from the share, and how many widths are multiples of 8. Exactness: half of every group's channels, chosen
-at random, are set to zero, and then removed; the answers must not change. With ``--latency``, how much faster the
-pruned models are, measured in turn, beside how many fewer multiply-accumulates they have.
+at random, are set to zero, and then removed; the answers must not change. That this can fail is shown on the model
+itself: weights that are cut are each turned by one channel, and each must change the answers. With ``--latency``, how
+much faster the pruned models are, measured in turn, beside how many fewer multiply-accumulates they have.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 
 import onnxopt_zoo
 from onnxopt.compile.engine import Array, Feeds, Results, make_backend
@@ -25,8 +28,9 @@ from onnxopt.data.files import SampleFiles
 from onnxopt.data.sample import Samples
 from onnxopt.data.synthetic import Synthetic
 from onnxopt.errors import OnnxoptError
+from onnxopt.export.from_torch import export_model
 from onnxopt.ir.check import checker_complaint
-from onnxopt.ir.model import Model, normalise
+from onnxopt.ir.model import Model, normalise, private_copy
 from onnxopt.ir.quantized import is_quantized
 from onnxopt.ir.read import read_model
 from onnxopt.ir.write import write_model
@@ -37,12 +41,19 @@ from onnxopt.prune.groups import Groups, find_groups, prepared
 from onnxopt.prune.masked import masked
 from onnxopt.prune.shrink import shrink
 from onnxopt.prune.sizes import find_sizes
+from onnxopt.prune.units import Kept
 from onnxopt.targets.target import local_target
 
 SHARES = (0.75, 0.5)
+EXPORTED = ("dynamo:resnet", "dynamo:resnet18", "dynamo:mobilenet_v2", "dynamo:bert")
+"""Modules of ``onnxopt_zoo.modules``, by torch's newer exporter: the zoo's own exports are by TorchScript."""
+
 TOLERANCE = 0.03
 EXACT = 1e-5
 """Largest error of exactness, as a share of the output's largest value."""
+
+PLANTED = 5
+"""Weights that are cut wrongly, one at a time."""
 
 
 @dataclass
@@ -75,6 +86,8 @@ class Row:
         coverage: Share of multiply-accumulates in nodes that can lose channels.
         error: Of exactness.
         noise: What the runtime's own graph optimisations move the same outputs.
+        planted: Weights that were cut wrongly on purpose.
+        caught: Of them, that moved the outputs further than ``error`` and ``noise`` allow.
         left: The costliest nodes that cannot lose channels, and why.
         cuts: One a share.
     """
@@ -85,8 +98,15 @@ class Row:
     coverage: float = 0.0
     error: float = 0.0
     noise: float = 0.0
+    planted: int = 0
+    caught: int = 0
     left: list[str] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> float:
+        """Error that counts as none: what the runtime's own optimisations move is not ours."""
+        return max(EXACT, 10 * self.noise)
 
 
 def main() -> None:
@@ -103,8 +123,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [model.id for model in onnxopt_zoo.models()]
-    parser.add_argument("models", nargs="*", default=known, help="models of the zoo; all if none given")
+    known = [*(model.id for model in onnxopt_zoo.models()), *EXPORTED]
+    told = f"models of the zoo, or {', '.join(EXPORTED)}; all if none given"
+    parser.add_argument("models", nargs="*", default=known, help=told)
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="folder of models and samples")
     parser.add_argument("--downloads", type=Path, default=Path.home() / ".cache/onnxopt/zoo", help="folder of packages")
     parser.add_argument("--latency", action="store_true", help="measure the pruned models' speed too")
@@ -113,8 +134,7 @@ def _options() -> argparse.Namespace:
 
 
 def _measured(name: str, options: argparse.Namespace) -> Row:
-    files = onnxopt_zoo.get(name, options.zoo / name, cache=options.downloads)
-    model = read_model(files.model)
+    model = _model(name, options)
     if is_quantized(model.graph):
         return Row(name, refused="it is quantized already: pruning starts from the float model")
     samples = _samples(model, options.zoo / name / "calibration")
@@ -126,8 +146,17 @@ def _measured(name: str, options: argparse.Namespace) -> Row:
     row = Row(name, groups=len(groups.found), coverage=groups.coverage)
     row.left = [f"{left.operator} {left.node}, {left.share:.1%}: {left.reason}" for left in groups.left[:3]]
     row.cuts = [_cut(model, groups, samples, share, options.latency) for share in SHARES]
-    row.error, row.noise = _exactness(groups, samples.read(0).feeds)
+    _exactness(row, groups, samples.read(0).feeds, random_weights=name in EXPORTED)
     return row
+
+
+def _model(name: str, options: argparse.Namespace) -> Model:
+    if name not in EXPORTED:
+        return read_model(onnxopt_zoo.get(name, options.zoo / name, cache=options.downloads).model)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "model.onnx"
+        export_model(f"onnxopt_zoo.modules:{name.partition(':')[2]}", out, dynamic=["batch=1..4"])
+        return read_model(out)
 
 
 def _samples(model: Model, folder: Path) -> Samples:
@@ -140,16 +169,51 @@ def _groups(model: Model, samples: Samples) -> Groups:
     return find_groups(graph, find_sizes(graph, samples))
 
 
-def _exactness(groups: Groups, feeds: Feeds) -> tuple[float, float]:
-    """Return the error of removing what is zero, and of the runtime's own optimisations; cuts the groups' graph."""
+def _exactness(row: Row, groups: Groups, feeds: Feeds, *, random_weights: bool) -> None:
+    """Find the error of removing what is zero, and whether it would show a wrong cut; cuts the groups' graph."""
     random = np.random.default_rng(0)
+    _vary(groups, random, whole=random_weights)
     gone = [group.classes[random.permutation(group.width)[: group.width // 2]] for group in groups.found]
     kept = groups.kept(np.concatenate(gone))
     before = Model(masked(groups, kept))
     after = Model(shrink(groups, kept))
     normalise(after.graph)
     expected = _answers(before, feeds, "basic")
-    return _error(expected, _answers(after, feeds, "basic")), _error(expected, _answers(before, feeds, "all"))
+    row.error = _error(expected, _answers(after, feeds, "basic"))
+    row.noise = _error(expected, _answers(before, feeds, "all"))
+    for wrong in _cut_wrongly(groups, kept, after, random):
+        row.planted += 1
+        row.caught += _error(expected, _answers(wrong, feeds, "basic")) > row.allowed
+
+
+def _vary(groups: Groups, random: np.random.Generator, *, whole: bool) -> None:
+    """Give weights that nobody trained numbers that show a wrong cut: those of one number only, or all of them.
+
+    Channels that are alike hide it, and so does a module as torch makes it, whose activations die out with its depth;
+    these do not (He et al. 2015).
+    """
+    for value in groups.graph.graph.initializers.values():
+        array = value.const_value.numpy() if value.const_value is not None else np.zeros(1)
+        if array.dtype != np.float32 or array.ndim < 2 or not (whole or (array == array.flat[0]).all()):
+            continue
+        made = random.standard_normal(array.shape) * np.sqrt(2 * len(array) / array.size)
+        value.const_value = onnx_ir.tensor(made.astype(np.float32), name=value.name)
+
+
+def _cut_wrongly(groups: Groups, kept: Kept, after: Model, random: np.random.Generator) -> Iterator[Model]:
+    """Yield the cut model with one weight of a layer turned by a channel along an axis that was cut, some of them."""
+    cut = [
+        (value.name or "", axis)
+        for (value, axis), labels in groups.stored.items()
+        if len(value.shape or ()) > 1 and 1 < kept.count(labels) < len(labels)
+    ]
+    for place in random.permutation(len(cut))[:PLANTED]:
+        name, axis = cut[place]
+        graph = private_copy(after.graph)
+        weight = graph.graph.initializers[name]
+        assert weight.const_value is not None
+        weight.const_value = onnx_ir.tensor(np.roll(weight.const_value.numpy(), 1, axis), name=name)
+        yield Model(graph)
 
 
 def _answers(model: Model, feeds: Feeds, level: str) -> Results:
@@ -235,7 +299,7 @@ def _told(row: Row) -> str:
     cuts = "; ".join(_told_cut(cut) for cut in row.cuts)
     line = (
         f"{row.model}: {row.groups} groups, {row.coverage:.1%} covered, exact to {row.error:.0e}"
-        f" (runtime {row.noise:.0e}); {cuts}"
+        f" (runtime {row.noise:.0e}), {row.caught} of {row.planted} wrong cuts caught; {cuts}"
     )
     return line + "".join(f"\n  left: {one}" for one in row.left)
 
@@ -254,10 +318,11 @@ def _summary(rows: list[Row]) -> str:
     off = [
         f"{model} {cut.left:.0%} for {cut.share:.0%}" for model, cut in cuts if abs(cut.left - cut.share) > TOLERANCE
     ]
-    inexact = [row.model for row in pruned if row.error > max(EXACT, 10 * row.noise)]
+    inexact = [row.model for row in pruned if row.error > row.allowed]
     return (
         f"\n{len(pruned)} of {len(rows)} models pruned; invalid {len(failed)} {failed or ''};"
         f" further than {TOLERANCE:.0%} from the share {len(off)} {off or ''}; inexact {len(inexact)} {inexact or ''};"
+        f" wrong cuts caught {sum(row.caught for row in pruned)} of {sum(row.planted for row in pruned)};"
         f" covered on average {np.mean([row.coverage for row in pruned]):.1%}"
     )
 

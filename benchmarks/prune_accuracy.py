@@ -1,10 +1,11 @@
 """What pruning costs without any training: accuracy by how much is left, each criterion and recovery beside the peers.
 
-Every criterion of ``prune-channels`` removes channels until 80, 70 and 60 % of the multiply-accumulates are left, and
-every recovery pass has its turn behind it. The peers prune in an interpreter of their own (``--peer-python``: with
-torch, torch-pruning, onnx2torch, onnxsim), to the same shares. All calibrate on the calibration samples and are scored
-on the evaluation samples by the zoo's metric; the multiply-accumulates of all artefacts are counted by one program,
-ours. Results are cached a point: an interrupted run goes on where it stopped.
+Every criterion of ``prune-channels`` removes channels until 80, 70 and 60 % of the multiply-accumulates are left, from
+all layers together and from each alike, and every recovery pass has its turn behind it. The peers prune in an
+interpreter of their own (``--peer-python``: with torch, torch-pruning, onnx2torch, onnxsim), to the same shares. All
+calibrate on the calibration samples and are scored on the evaluation samples by the zoo's metric; the
+multiply-accumulates of all artefacts are counted by one program, ours. Results are cached a point: an interrupted run
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from onnxopt.pipeline.measuring import Runnable
 from onnxopt.pipeline.record import plain, strict_json
 from onnxopt.pipeline.session import Session, open_session
 from onnxopt.pipeline.steps import CachedSteps
+from onnxopt.prune.choose import Together
 from onnxopt.prune.groups import find_groups, prepared
 from onnxopt.prune.importance import Criterion
 from onnxopt.prune.sizes import find_sizes
@@ -130,15 +132,19 @@ class _Bench:
 
 
 def _ours(bench: _Bench, criteria: Sequence[str], recoveries: Sequence[str]) -> Iterator[Point]:
-    for criterion, share in product(criteria, SHARES):
-        yield from _criterion(bench, criterion, share, recoveries)
+    for criterion, together, share in product(criteria, get_args(Together), SHARES):
+        yield from _criterion(bench, criterion, together, share, recoveries)
 
 
-def _criterion(bench: _Bench, criterion: str, share: float, recoveries: Sequence[str]) -> Iterator[Point]:
+def _criterion(
+    bench: _Bench, criterion: str, together: str, share: float, recoveries: Sequence[str]
+) -> Iterator[Point]:
     """Yield a criterion at a share, alone and with each recovery."""
     maker = bench.session.maker
+    change = make_pass("prune-channels", {"keep": share, "criterion": criterion, "together": together})
+    criterion = criterion if together == "model" else f"{criterion} by {together}"
     try:
-        pruned = maker.apply(make_pass("prune-channels", {"keep": share, "criterion": criterion}), bench.session.source)
+        pruned = maker.apply(change, bench.session.source)
     except OnnxoptError as error:
         yield Point(bench.model, OURS, criterion, "", share, failed=error.what)
         return

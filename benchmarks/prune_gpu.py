@@ -182,7 +182,7 @@ def _replayed(run: Callable[[], Any]) -> Callable[[], Any]:
     with torch.cuda.graph(graph):
         for _ in range(_RUNS):
             run()
-    return graph.replay
+    return lambda: graph.replay()
 
 
 _RUNS = 10
