@@ -190,7 +190,7 @@ def _vary(groups: Groups, random: np.random.Generator, *, whole: bool) -> None:
     """Give weights that nobody trained numbers that show a wrong cut: those of one number only, or all of them.
 
     Channels that are alike hide it, and so does a module as torch makes it, whose activations die out with its depth;
-    these do not (He et al. 2015).
+    these are about as large as what keeps them (He et al. 2015, where a weight's first axis is what it makes).
     """
     for value in groups.graph.graph.initializers.values():
         array = value.const_value.numpy() if value.const_value is not None else np.zeros(1)

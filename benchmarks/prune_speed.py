@@ -1,8 +1,9 @@
 """How much of what pruning saves arrives as speed: the latency's ratio beside that of the multiply-accumulates.
 
 ResNet-18 and ResNet-50 with made-up weights and MobileNetV2 lose channels until half of the multiply-accumulates, or of
-the seconds, are left. Each pruned model is timed in turn with its input, over fresh processes. The last column is the
-ratio of latencies over the ratio of multiply-accumulates: 1 where time follows them.
+the seconds, are left; of the former also with importance held against the seconds that go with a channel. Each pruned
+model is timed in turn with its input, over fresh processes. The last column is the ratio of latencies over the ratio of
+multiply-accumulates: 1 where time follows them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,11 @@ from onnxopt.profile.launches import LAUNCHES, compare_launches, timed_feeds
 from onnxopt.targets.target import local_target
 
 MODELS = ("resnet18", "light_resnet50", "mobilenet_v2")
-WAYS = ("macs", "seconds")
+WAYS: Mapping[str, Mapping[str, str]] = {
+    "macs": {"of": "macs"},
+    "macs, per second": {"of": "macs", "per": "seconds"},
+    "seconds": {"of": "seconds"},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Row:
 
     Attributes:
         model: Its name.
-        of: What half is left of.
+        way: Of ``WAYS``: what half is left of.
         left: Share of the multiply-accumulates that is left.
         speedup: Times faster.
         low: Lower end of its 95 % interval.
@@ -49,7 +54,7 @@ class Row:
     """
 
     model: str
-    of: str
+    way: str
     left: float
     speedup: float
     low: float
@@ -65,12 +70,12 @@ def main() -> None:
     """Measure, and print a line a pruned model."""
     options = _options()
     rows = []
-    print(f"{'model':16} {'half of':8} {'fewer MACs':>10} {'faster':>22} {'of MACs':>8}")
+    print(f"{'model':16} {'half of':16} {'fewer MACs':>10} {'faster':>22} {'of MACs':>8}")
     for name in options.models:
-        for row in _measured(_model(name, options), name, options.of, options.seconds):
+        for row in _measured(_model(name, options), name, options.ways, options.seconds):
             rows.append(row)
             faster = f"{row.speedup:.2f} [{row.low:.2f}, {row.high:.2f}]"
-            print(f"{row.model:16} {row.of:8} {1 / row.left:10.2f} {faster:>22} {row.arrives:8.2f}", flush=True)
+            print(f"{row.model:16} {row.way:16} {1 / row.left:10.2f} {faster:>22} {row.arrives:8.2f}", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
@@ -78,7 +83,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS, help="resnet18, or models of the zoo")
-    parser.add_argument("--of", nargs="+", choices=WAYS, default=WAYS, help="what half is left of")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what half is left of")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each comparison")
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="folder of models and samples")
     parser.add_argument("--downloads", type=Path, default=Path.home() / ".cache/onnxopt/zoo", help="folder of packages")
@@ -99,10 +104,10 @@ def _measured(model: Model, name: str, ways: Sequence[str], seconds: float) -> I
     """Yield the model pruned in each way; by its weights, for the widths are looked at, not what is lost."""
     samples = Synthetic(synthetic=1).open(model, Path())
     before = find_prunable(model, samples).macs
-    for of in ways:
-        pruned = make_pass("prune-channels", {"keep": 0.5, "of": of, "criterion": "l2"})(model, Context.of())
+    for way in ways:
+        pruned = make_pass("prune-channels", {"keep": 0.5, "criterion": "l2", **WAYS[way]})(model, Context.of())
         left = find_prunable(pruned, samples).macs / before
-        yield Row(name, of, left, *_speedup(model, pruned, samples, seconds / LAUNCHES))
+        yield Row(name, way, left, *_speedup(model, pruned, samples, seconds / LAUNCHES))
 
 
 def _speedup(model: Model, pruned: Model, samples: Samples, seconds: float) -> tuple[float, float, float]:

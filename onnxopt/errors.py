@@ -70,6 +70,10 @@ class PassError(OnnxoptError):
     """A pass cannot run on this model, or produced an invalid one."""
 
 
+class NothingToPruneError(PassError):
+    """There is nothing that a pass could remove from this model, or nothing more."""
+
+
 class VerificationError(OnnxoptError):
     """A model no longer computes what it should, or that cannot be decided."""
 

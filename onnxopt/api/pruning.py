@@ -149,7 +149,9 @@ def sweep_model(
         OnnxoptError: The model or the data cannot be used, or there is nothing to remove.
     """
     source, folder = Path(model), Path(out)
+    way = PruneWay(method, options or {}, recover, rounds, schedule)
     check_shares(shares)
+    way.check(PruneGoal(shares[0]))
     check_folder(folder)
     read = read_model(source)
     for share in shares:
@@ -163,7 +165,6 @@ def sweep_model(
         source="sweep",
     )
     with open_session(recipe, make_backend("ort"), cache_at(cache), listen or ignore) as session:
-        way = PruneWay(method, options or {}, recover, rounds, schedule)
         found = sweep(session, shares, way, folder, seconds=seconds)
     write_texts(folder, {"sweep.json": strict_json(plain(found)), "report.html": swept_page(found)})
     return found

@@ -16,44 +16,22 @@ from onnxopt.errors import ModelError
 from onnxopt.evaluate.collect import read_ahead, write_watched
 from onnxopt.evaluate.drift import OutputDrift
 from onnxopt.evaluate.layer_drift import Paired
-from onnxopt.ir.layer_weights import weights_of
+from onnxopt.explain.measured import LayerDrift
+from onnxopt.ir.layer_weights import LAYERS, weights_of
 from onnxopt.ir.model import Model
 from onnxopt.prune.groups import prepared
-from onnxopt.prune.lineage import channels_kept, kept_positions, made_by
+from onnxopt.prune.lineage import channels_kept, kept_since, made_by
 
 _LIMITS = Limits(seconds=1800)
-
-
-@dataclass(frozen=True)
-class LayerDrift:
-    """What a layer makes in the second model, held against the first's.
-
-    Attributes:
-        node: Name of the layer in the second model.
-        operator: Its type.
-        tensor: What it makes, with its bias, under the same name in both models.
-        channels: That it makes in the second model.
-        of: That it makes in the first; those a pruned model tells that it keeps are compared.
-        sqnr_db: Of it; None where it is not compared, or never varies.
-        reason: Why it is not compared, empty if it is.
-    """
-
-    node: str
-    operator: str
-    tensor: str
-    channels: int
-    of: int
-    sqnr_db: float | None
-    reason: str = ""
 
 
 def compare_layers(
     first: Model, second: Model, samples: Samples, tell: Callable[[Progress], None]
 ) -> tuple[LayerDrift, ...]:
-    """Return the layers of the second model that the first has too, in the order of the graph.
+    """Return the layers of the second model in the order of the graph, compared where the first has them too.
 
-    Layers are Conv, Gemm and MatMul with float weights; what they make goes by its name, and its channels by what a
-    pruned model tells that it keeps of the original (``prune.lineage``).
+    Layers are Conv, Gemm and MatMul; what they make goes by its name, and its channels by what a pruned model tells
+    that it keeps (``prune.lineage``).
 
     Args:
         first: The reference, such as the original.
@@ -65,41 +43,61 @@ def compare_layers(
         ModelError: The models have no layer in common.
     """
     before, after = prepared(first.graph), prepared(second.graph)
-    layers = dict(_layers(before, after))
-    if not layers:
+    layers = list(_layers(before, after))
+    paired = {one.tensor: one.paired for one in layers if not one.reason}
+    if not paired:
         hint = "compare a model with the one it was made from, before tensors got other names"
         raise ModelError("the two models have no layer that makes a tensor of the same name", hint=hint)
     with tempfile.TemporaryDirectory(prefix="onnxopt-") as folder, Child(_LIMITS) as child:
-        files = [_write(graph, layers, Path(folder) / word) for graph, word in ((before, "first"), (after, "second"))]
-        paired = {name: layer.paired for name, layer in layers.items()}
+        files = [_write(graph, paired, Path(folder) / word) for graph, word in ((before, "first"), (after, "second"))]
         child.make("onnxopt.evaluate.layer_drift:SideBySide", *files, paired)
         for done, batch in enumerate(read_ahead(samples)):
             tell(Progress("comparing layers", done, len(samples)))
             child.call("add", batch)
         drift, odd = child.call("found")
     outputs: Mapping[str, OutputDrift] = {one.name: one for one in drift.outputs}
-    return tuple(_told(layer, name, outputs.get(name), odd.get(name, "")) for name, layer in layers.items())
+    return tuple(_told(layer, outputs.get(layer.tensor), odd.get(layer.tensor, "")) for layer in layers)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer that both models have, and how many channels it makes in each."""
+    """A layer of the second model: what it makes, how many channels in each model, and why it cannot be compared."""
 
     node: onnx_ir.Node
-    channels: int
-    of: int
+    tensor: str
+    channels: int | None
+    of: int | None
     paired: Paired
+    reason: str
 
 
-def _layers(before: onnx_ir.Model, after: onnx_ir.Model) -> Iterator[tuple[str, _Layer]]:
-    """Yield the layers of a model that another has too, by the name of what they make."""
-    known = {made_by(found).name: found for node in before.graph if (found := weights_of(node)) is not None}
-    kept = kept_positions(after)
-    for node in after.graph:
-        weights = weights_of(node)
-        if weights is not None and (name := made_by(weights).name) in known:
-            paired = Paired(weights.axis, channels_kept(weights, kept))
-            yield name or "", _Layer(node, weights.outputs, known[name].outputs, paired)
+def _layers(before: onnx_ir.Model, after: onnx_ir.Model) -> Iterator[_Layer]:
+    made = {value.name for node in before.graph for value in node.outputs}
+    channels = {_made_by(node): _channels(node) for node in before.graph if node.op_type in LAYERS}
+    kept = kept_since(before, after)
+    for node in (node for node in after.graph if node.op_type in LAYERS):
+        tensor, weights = _made_by(node), weights_of(node)
+        places = None if weights is None else channels_kept(weights, kept)
+        paired = Paired(1 if node.op_type == "Conv" else -1, places)
+        yield _Layer(node, tensor, _channels(node), channels.get(tensor), paired, _obstacle(tensor in made, paired))
+
+
+def _obstacle(known: bool, paired: Paired) -> str:
+    if not known:
+        return "the first has no tensor of the name of what it makes"
+    if paired.kept is not None and (paired.kept < 0).any():
+        return "it keeps channels that the first does not have"
+    return ""
+
+
+def _made_by(node: onnx_ir.Node) -> str:
+    weights = weights_of(node)
+    return (node.outputs[0] if weights is None else made_by(weights)).name or ""
+
+
+def _channels(node: onnx_ir.Node) -> int | None:
+    weights = weights_of(node)
+    return None if weights is None else weights.outputs
 
 
 def _write(graph: onnx_ir.Model, names: Mapping[str, object], folder: Path) -> str:
@@ -108,6 +106,8 @@ def _write(graph: onnx_ir.Model, names: Mapping[str, object], folder: Path) -> s
     return str(write_watched(graph, made, folder))
 
 
-def _told(layer: _Layer, name: str, drift: OutputDrift | None, reason: str) -> LayerDrift:
-    sqnr = None if drift is None or drift.constant or reason else drift.sqnr_db
-    return LayerDrift(layer.node.name or "", layer.node.op_type, name, layer.channels, layer.of, sqnr, reason)
+def _told(layer: _Layer, drift: OutputDrift | None, odd: str) -> LayerDrift:
+    never = "it never varies on the samples" if drift is not None and drift.constant else ""
+    reason = layer.reason or odd or never
+    sqnr = None if drift is None or reason else drift.sqnr_db
+    return LayerDrift(layer.node.name or "", layer.node.op_type, layer.tensor, layer.channels, layer.of, sqnr, reason)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from onnxopt.evaluate.drift import Drift
 from onnxopt.profile.latency import Timing
 from onnxopt.profile.machine import Machine
 from onnxopt.profile.statistics import Speedup
-
-if TYPE_CHECKING:
-    from onnxopt.explain.layerwise import LayerDrift
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,34 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class LayerDrift:
+    """What a layer makes in the second model, held against the first's.
+
+    Attributes:
+        node: Name of the layer in the second model.
+        operator: Its type.
+        tensor: What it makes, with its bias, under the same name in both models.
+        channels: That it makes in the second model; None if its weight is computed, as that of a quantized layer.
+        of: That it makes in the first; those a pruned model tells that it keeps are compared.
+        sqnr_db: Of it; None where it is not compared.
+        reason: Why it is not compared, empty if it is.
+    """
+
+    node: str
+    operator: str
+    tensor: str
+    channels: int | None
+    of: int | None
+    sqnr_db: float | None
+    reason: str = ""
+
+    @property
+    def kept(self) -> str:
+        """Channels, for people."""
+        return "-" if self.channels is None or self.of is None else f"{self.channels} of {self.of}"
+
+
+@dataclass(frozen=True)
 class Compared:
     """Two models on the same samples.
 
@@ -55,13 +79,14 @@ class Compared:
     layers: tuple[LayerDrift, ...] = ()
 
     @property
-    def steepest_fall(self) -> tuple[LayerDrift, LayerDrift] | None:
-        """The two layers in a row between which the SQNR falls most; None if it falls nowhere."""
+    def noisiest(self) -> LayerDrift | None:
+        """The layer that adds most noise to what the one before it has, as a share of the signal; None if none does."""
         told = [layer for layer in self.layers if layer.sqnr_db is not None]
-        falls = [(one, other) for one, other in pairwise(told) if _sqnr(other) < _sqnr(one)]
-        return max(falls, key=lambda pair: _sqnr(pair[0]) - _sqnr(pair[1]), default=None)
+        noises = [0.0, *(10 ** (-(layer.sqnr_db or 0) / 10) for layer in told)]
+        added = [after - before for before, after in pairwise(noises)]
+        most = max(range(len(told)), key=added.__getitem__, default=None)
+        return None if most is None or added[most] <= _EXACT else told[most]
 
 
-def _sqnr(layer: LayerDrift) -> float:
-    assert layer.sqnr_db is not None
-    return layer.sqnr_db
+_EXACT = 1e-12
+"""Share of the signal that is rounding at most."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from onnxopt.context import Progress
 from onnxopt.data.sample import Samples
-from onnxopt.errors import BudgetError, UsageError, did_you_mean
-from onnxopt.explain.prunable import find_prunable
+from onnxopt.errors import BudgetError, NothingToPruneError, UsageError, did_you_mean
+from onnxopt.explain.prunable import Prunable, find_prunable
 from onnxopt.passes import make_pass
 from onnxopt.pipeline.making import Maker, ModelFile
 
@@ -101,12 +102,21 @@ class PruneWay:
         if self.schedule not in _SCHEDULES:
             raise UsageError(f"there is no schedule {self.schedule!r}", hint=did_you_mean(self.schedule, _SCHEDULES))
         self._check_recoveries()
-        if self.rounds < 1 or (self.rounds > 1 and self.method not in _IN_ROUNDS):
+        self._check_rounds(goal)
+        _check_reachable(goal, self.method)
+
+    def _check_rounds(self, goal: PruneGoal) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"there are {self.rounds} rounds", hint="give 1 or more")
+        if self.rounds > 1 and self.method not in _IN_ROUNDS:
             raise UsageError(
-                f"method {self.method!r} is not done in {self.rounds} rounds",
+                f"method {self.method!r} is not done in rounds",
                 hint=f"leave rounds out; methods that can be repeated: {', '.join(_IN_ROUNDS)}",
             )
-        _check_reachable(goal, self.method)
+        if self.rounds > 1 and goal == PruneGoal(of=goal.of):
+            raise UsageError(
+                "rounds come to a goal, and there is none", hint="give --macs, --params, --size or --latency"
+            )
 
     def _check_recoveries(self) -> None:
         for name in self.recover or ():
@@ -137,7 +147,7 @@ def prune_to(
 
     Args:
         goal: What is to be left.
-        way: How it is pruned.
+        way: How it is pruned; checked.
         maker: Applies passes.
         source: The model.
         samples: What the maker's passes may use; None if there are none.
@@ -146,10 +156,8 @@ def prune_to(
 
     Raises:
         BudgetError: No share reaches the goal; it tells the least there is.
-        UsageError: There is no such way, or it cannot come to such a goal.
         OnnxoptError: The pass refuses the model.
     """
-    way.check(goal)
     pruner = _Pruner(goal, way, maker, source, samples)
     return pruner.recovered(_pruned_to(goal, pruner, seconds=seconds, tell=tell))
 
@@ -188,10 +196,15 @@ class _Pruner:
         if share is None or self.way.rounds == 1:
             return self._pruned(self.source, share)
         file = self.source
-        for done in range(1, self.way.rounds + 1):
-            file = self.recovered(file) if done > 1 else file
-            keep = self._left_to(_SCHEDULES[self.way.schedule](share, done / self.way.rounds), file)
-            file = self._pruned(file, keep) if keep < 1 else file
+        for done in range(self.way.rounds):
+            file = self.recovered(file) if done else file
+            keep = self._still_to_keep(share, done, file)
+            try:
+                file = self._pruned(file, keep) if keep < 1 else file
+            except NothingToPruneError:
+                if not done:
+                    raise
+                break  # what is left is as near as it gets, of which the round before has warned
         return file
 
     def recovered(self, file: ModelFile) -> ModelFile:
@@ -207,15 +220,24 @@ class _Pruner:
 
     @property
     def _of(self) -> str:
-        return "seconds" if self.goal.latency is not None and self.way.method in _BY_SECONDS else self.goal.of
+        by_seconds = self.goal.latency is not None and self.way.method in _BY_SECONDS
+        return str(self.way.options.get("of", "seconds" if by_seconds else self.goal.of))
 
-    def _left_to(self, share: float, file: ModelFile) -> float:
-        """Return the share of a model to keep so that a share of the source is left; seconds count as MACs do."""
-        if self.way.method in _ZEROS or file.digest == self.source.digest:
-            return share
-        whole, now = (find_prunable(self.maker.load(one), self.samples) for one in (self.source, file))
-        left = now.parameters / whole.parameters if self._of == "parameters" else now.macs / whole.macs
-        return share / left
+    def _still_to_keep(self, share: float, done: int, file: ModelFile) -> float:
+        """Return the share of what so many rounds have left that the next one keeps; of zeros that of the source."""
+        before, after = (_SCHEDULES[self.way.schedule](share, one / self.way.rounds) for one in (done, done + 1))
+        if self.way.method in _ZEROS:
+            return after
+        return after / (before if not done or self._of == "seconds" else self._left(file))
+
+    def _left(self, file: ModelFile) -> float:
+        """Return the share of the source that is left."""
+        now, whole = find_prunable(self.maker.load(file), self.samples), self._whole
+        return now.parameters / whole.parameters if self._of == "parameters" else now.macs / whole.macs
+
+    @cached_property
+    def _whole(self) -> Prunable:
+        return find_prunable(self.maker.load(self.source), self.samples)
 
 
 def _check_reachable(goal: PruneGoal, method: str) -> None:

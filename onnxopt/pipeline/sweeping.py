@@ -98,12 +98,11 @@ def sweep(
     Args:
         session: The open run.
         shares: Of the multiply-accumulates, each above 0 and below 1.
-        way: How it is pruned.
+        way: How it is pruned; checked.
         folder: Where the models go.
         seconds: Time to measure each model's speed-up.
 
     Raises:
-        UsageError: There is no such way, or it takes no share.
         OnnxoptError: The pass refuses the model.
     """
     asked = sorted(set(shares), reverse=True)

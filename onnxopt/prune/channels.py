@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.context import Context, Missed, Use, Warned
-from onnxopt.errors import PassError
+from onnxopt.errors import NothingToPruneError, UsageError
 from onnxopt.evaluate.kept import Kept
 from onnxopt.ir.model import Model
 from onnxopt.ir.quantized import refuse_quantized
@@ -69,7 +69,9 @@ class PruneGroups(Pass):
         default=None,
         ge=1,
     )
-    least: float = option("share of each group's channels that stays in any case", default=0.125, gt=0, le=1)
+    least: float = option(
+        "share of each group's channels in the original that stays in any case", default=0.125, gt=0, le=1
+    )
     residual: bool = option(
         "also channels that are normalised over, as a transformer's residual stream: the others change a little",
         default=False,
@@ -80,8 +82,13 @@ class PruneGroups(Pass):
         """Whether a group may lose channels."""
 
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
-        """Refuse models that are quantized: what is removed after rounding has decided its ranges."""
+        """Refuse models that are quantized, whose ranges what is removed has decided, and options at odds."""
         refuse_quantized(graph)
+        if self.per == "seconds" and self.together == "layer":
+            raise UsageError(
+                "per=seconds weighs layers against each other, and together=layer cuts all alike",
+                hint="leave one of them out",
+            )
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the smaller model; tell what stays as it is, and why."""
@@ -91,7 +98,7 @@ class PruneGroups(Pass):
         chosen_from = [group for group in groups.found if self.considered(group)]
         self._tell_left(groups, ctx)
         if not chosen_from:
-            raise PassError(_nothing(groups), hint=None if not groups.found else "no group is of whole heads")
+            raise NothingToPruneError(_nothing(groups), hint=None if not groups.found else "no group is of whole heads")
         return self._without(groups, chosen_from, ctx)
 
     def _without(self, groups: Groups, considered: Sequence[Group], ctx: Context) -> onnx_ir.Model:

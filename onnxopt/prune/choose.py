@@ -22,6 +22,12 @@ _SLACK = 0.01
 _MISSED = 0.02
 """By how much of the whole a budget may be missed before steps are made finer."""
 
+_WORTH = 0.5
+"""Share of what is lost that finer steps may lose, to be taken though kernels like them less."""
+
+_FORKS = 8
+"""Steps that are tried although they save too much."""
+
 _LEAST_STEPS = 8
 """A group is cut in at least so many steps, with narrower ones where it is narrow."""
 
@@ -38,7 +44,7 @@ class Budget:
     Attributes:
         share: Of what is counted, above 0 and below 1.
         align: Widths become multiples of it where they are wide enough.
-        least: Share of each group's channels that stays in any case.
+        least: Share of the channels that each group had in the original, which stays in any case.
         together: ``model``: groups lose what matters least for what it saves; ``layer``: each loses the same share.
     """
 
@@ -75,16 +81,20 @@ def choose(
         budget: What is to be left.
         price: What importance is held against, by the widths too; ``size`` itself if None.
     """
-    widths = (
+    losses = [_losses(one) for one in scores]
+    find = (
         partial(_alike, size, considered)
         if budget.together == "layer"
-        else partial(_cheapest, size, considered, scores, price or size)
+        else partial(_cheapest, size, considered, losses, price or size)
     )
-    found = [widths(budget)]
-    while abs(size.share(found[-1]) - budget.share) > _MISSED and budget.align > 1:
+    widths = find(budget)
+    while budget.align > 1:
         budget = replace(budget, align=budget.align // 2)
-        found.append(widths(budget))
-    return _chosen(size, considered, scores, min(found, key=lambda one: abs(size.share(one) - budget.share)))
+        finer = find(budget)
+        missed, missed_finer = (abs(size.share(one) - budget.share) for one in (widths, finer))
+        worth = missed_finer <= _MISSED and _lost(losses, finer) < _WORTH * _lost(losses, widths)
+        widths = finer if worth or max(missed_finer, _MISSED) < missed else widths
+    return _chosen(size, considered, scores, widths)
 
 
 def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], widths: Array) -> Chosen:
@@ -95,17 +105,29 @@ def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], w
     return Chosen(np.concatenate(cut), size.share(widths), kept)
 
 
-def _cheapest(size: Size, considered: Sequence[Group], scores: Sequence[Scores], price: Size, budget: Budget) -> Array:
-    """Return widths, [groups], after the steps that lose least for what they save, one at a time."""
-    steps = _Steps(size, considered, scores, budget, price)
-    left = size.share(steps.widths)
-    while left > budget.share:
-        place = steps.cheapest(left, budget.share)
+def _lost(losses: Sequence[Array], widths: Array) -> float:
+    """Return what it costs in all to come to widths."""
+    return float(sum(one[len(one) - 1 - width] for one, width in zip(losses, widths.tolist(), strict=True)))
+
+
+def _cheapest(size: Size, considered: Sequence[Group], losses: Sequence[Array], price: Size, budget: Budget) -> Array:
+    """Return widths, [groups], after the steps that lose least for what they save, one at a time.
+
+    Near the end only small steps fit, however much they lose. So the cheapest of all is tried there too, with others
+    given back for it; of the ends that are near enough, the one that loses least is taken.
+    """
+    steps = _Steps(size, considered, losses, budget, price)
+    ends: dict[int, Array] = {}
+    while (left := size.share(steps.widths)) > budget.share:
+        place, bold = steps.cheapest(left, budget.share - _SLACK), steps.cheapest(left, 0)
+        if bold is not None and bold != place and bold not in ends and len(ends) < _FORKS:
+            ends[bold] = steps.given_back(steps.after(bold), budget.share)
+        place = steps.nearest(left, budget.share) if place is None else place
         if place is None:
             break
         steps.take(place)
-        left = size.share(steps.widths)
-    return steps.widths
+    found = [*ends.values(), steps.widths]
+    return min(found, key=lambda one: (max(abs(size.share(one) - budget.share), _MISSED), _lost(losses, one)))
 
 
 def _alike(size: Size, considered: Sequence[Group], budget: Budget) -> Array:
@@ -126,30 +148,66 @@ class _Steps:
     """The next narrower width of each group: what it saves and what it loses."""
 
     def __init__(
-        self, size: Size, considered: Sequence[Group], scores: Sequence[Scores], budget: Budget, price: Size
+        self, size: Size, considered: Sequence[Group], losses: Sequence[Array], budget: Budget, price: Size
     ) -> None:
         self.widths = np.asarray([group.width for group in considered])
         self._size, self._price = size, price
         self._ladders = [_ladder(group, budget) for group in considered]
-        self._losses = [_losses(one) for one in scores]
+        self._losses = losses
         self._next = np.zeros(len(considered), np.int64)
         self._saves = np.full(len(considered), np.nan)
         self._costs = np.full(len(considered), np.inf)
         self._judge(range(len(considered)))
 
-    def cheapest(self, left: float, target: float) -> int | None:
-        """Return the group whose step loses least for what it saves, without saving too much.
+    def cheapest(self, left: float, least: float) -> int | None:
+        """Return the group whose step loses least for what it saves, of those that leave so much; None if none does."""
+        fine = left - self._saves >= least
+        return int(np.argmin(np.where(fine, self._costs, np.inf))) if fine.any() else None
 
-        Where every step saves too much it is the one that ends nearest to the target, or none if that is here.
-        """
+    def nearest(self, left: float, target: float) -> int | None:
+        """Return the group whose step ends nearest to the target; None if that is here."""
         after = left - self._saves
-        fine = after >= target - _SLACK
-        if fine.any():
-            return int(np.argmin(np.where(fine, self._costs, np.inf)))
         if np.isnan(after).all():
             return None
         place = int(np.nanargmin(np.abs(after - target)))
         return place if abs(after[place] - target) < abs(left - target) else None
+
+    def after(self, place: int) -> Array:
+        """Return the widths with one group narrower."""
+        found = self.widths.copy()
+        found[place] = self._next[place]
+        return found
+
+    def given_back(self, widths: Array, target: float) -> Array:
+        """Return widths with steps undone, those that lost most for what they saved first, up to a target."""
+        widths = widths.copy()
+        while (wider := self._dearest(widths, target - self._size.share(widths))) is not None:
+            widths[wider[0]] = wider[1]
+        return widths
+
+    def _dearest(self, widths: Array, room: float) -> tuple[int, int] | None:
+        """Return the group and the width whose last step lost most for what it saved, of those with room to undo it."""
+        found: list[tuple[float, int, int]] = []
+        for place, now in enumerate(widths.tolist()):
+            width = self._wider(place, now)
+            if width == now:
+                continue
+            undone = widths.copy()
+            undone[place] = width
+            saved = self._size.saved(place, undone, now)
+            if 0 < saved <= room:
+                found.append(((self._loss(place, now) - self._loss(place, width)) / saved, place, width))
+        return max(found)[1:] if found else None
+
+    def _wider(self, place: int, width: int) -> int:
+        """Return the next wider width of a group; the same if it is whole."""
+        ladder = self._ladders[place]
+        return next((one for one in reversed(ladder) if one > width), len(self._losses[place]) - 1)
+
+    def _loss(self, place: int, width: int) -> float:
+        """Return what it costs to cut a group to a width."""
+        losses = self._losses[place]
+        return float(losses[len(losses) - 1 - width])
 
     def take(self, place: int) -> None:
         """Make a group narrower."""
@@ -168,8 +226,7 @@ class _Steps:
             saves = self._size.saved(place, self.widths, width)
             worth = saves if self._price is self._size else self._price.saved(place, self.widths, width)
             if saves > 0 and worth > 0:
-                losses = self._losses[place]
-                return width, saves, (losses[len(losses) - 1 - width] - losses[len(losses) - 1 - now]) / worth
+                return width, saves, (self._loss(place, width) - self._loss(place, now)) / worth
         return 0, np.nan, np.inf
 
 
@@ -188,6 +245,6 @@ def _ladder(group: Group, budget: Budget) -> list[int]:
     step = budget.align // math.gcd(budget.align, group.each)
     while step > 1 and group.width < _LEAST_STEPS * step:
         step //= 2
-    least = max(1, math.ceil(group.width * budget.least))
+    least = max(1, math.ceil(group.original * budget.least))
     first = (group.width - 1) // step * step
     return [width for width in range(first, 0, -step) if width >= least]

@@ -14,7 +14,7 @@ import onnx_ir
 
 from onnxopt.context import Context, Missed, Use, Warned
 from onnxopt.data.sample import Samples
-from onnxopt.errors import PassError, UsageError, did_you_mean
+from onnxopt.errors import NothingToPruneError, PassError, UsageError, did_you_mean
 from onnxopt.ir.quantized import refuse_quantized
 from onnxopt.ir.traverse import subgraphs
 from onnxopt.passes import Pass, option, options
@@ -268,11 +268,11 @@ def _in_rows(blocks: Sequence[Block], together: int) -> Iterator[tuple[Block, ..
             row = []
 
 
-def _nothing(graph: onnx_ir.Model, left: Sequence[NoBlock], together: int) -> PassError:
+def _nothing(graph: onnx_ir.Model, left: Sequence[NoBlock], together: int) -> NothingToPruneError:
     reasons = "; ".join(dict.fromkeys(f"{one.node}: {one.reason}" for one in left[:3]))
     inner = [node.op_type for node in graph.graph if any(True for _ in subgraphs(node))]
     what = "there is no residual block that multiplies anything"
     if together > 1:
         what = f"there are no {together} residual blocks in a row that multiply anything"
     hint = f"what is inside of {inner[0]} is not looked at" if inner else "prune-channels needs no blocks"
-    return PassError(f"{what}{f' ({reasons})' if reasons else ''}", hint=hint)
+    return NothingToPruneError(f"{what}{f' ({reasons})' if reasons else ''}", hint=hint)

@@ -14,6 +14,7 @@ from onnxopt.ir.cleanup import remove_unused
 from onnxopt.ir.model import normalise, private_copy
 from onnxopt.ir.plain_weights import write_out_weights
 from onnxopt.ir.shapes import infer_shapes
+from onnxopt.prune.lineage import whole_lengths
 from onnxopt.prune.operators import follow_graph
 from onnxopt.prune.sizes import Sizes
 from onnxopt.prune.units import Kept, Labels, Solved
@@ -43,6 +44,7 @@ class Group:
         classes: [channels], int: the class of the units of each.
         slots: The axes of weights they are along, in the order of the graph.
         each: Positions that one channel takes, in the axis where it takes the fewest.
+        original: Number of channels before the model was ever pruned.
         heads: Whether channels are whole heads of attention.
     """
 
@@ -50,6 +52,7 @@ class Group:
     classes: Labels
     slots: tuple[Slot, ...]
     each: int
+    original: int
     heads: bool = False
 
     @property
@@ -159,11 +162,11 @@ def find_groups(graph: onnx_ir.Model, sizes: Sizes, *, statistics: bool = False)
     walk = Walk(sizes, statistics=statistics)
     follow_graph(graph.graph, walk)
     solved = walk.units.solved()
-    found = tuple(_groups(walk, solved))
+    found = tuple(_groups(walk, solved, whole_lengths(graph)))
     return Groups(graph, found, solved, walk.stored, walk.moving(), walk.repairs, walk.costs)
 
 
-def _groups(walk: Walk, solved: Solved) -> Iterator[Group]:
+def _groups(walk: Walk, solved: Solved, whole: Mapping[tuple[str, int], int]) -> Iterator[Group]:
     """Yield classes that are along the same axes, together."""
     places: dict[int, list[tuple[Slot, int]]] = defaultdict(list)
     for (value, axis), labels in walk.stored.items():
@@ -178,7 +181,9 @@ def _groups(walk: Walk, solved: Solved) -> Iterator[Group]:
     named: Counter[str] = Counter()
     for key, members in alike.items():
         axes, each = tuple(slot for slot, _ in key), min(count for _, count in key)
+        now = len(walk.stored[axes[0].value, axes[0].axis])
+        original = round(len(members) * whole.get((axes[0].value.name or "", axes[0].axis), now) / now)
         name = axes[0].value.name or ""
         named[name] += 1
         unique = name if named[name] == 1 else f"{name} ({named[name]})"
-        yield Group(unique, np.asarray(members), axes, each, members[0] in heads)
+        yield Group(unique, np.asarray(members), axes, each, original, members[0] in heads)

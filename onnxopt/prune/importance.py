@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
+import onnx_ir
 
 from onnxopt.context import Context
 from onnxopt.ir.weights import constant_tensor
@@ -60,7 +61,7 @@ def importance(groups: Groups, group: Group, criterion: ByWeights, seed: int) ->
     """
     scores = _CRITERIA[criterion](groups, group, seed)
     total = scores.sum()
-    return scores / total if total > 0 else np.full(group.width, 1 / group.width)
+    return scores / total if 0 < total < np.inf else np.full(group.width, 1 / group.width)
 
 
 def _l2(groups: Groups, group: Group, _: int) -> Scores:
@@ -104,9 +105,24 @@ _CRITERIA: Mapping[str, Callable[[Groups, Group, int], Scores]] = {
 
 
 def _weights(group: Group) -> Iterator[Slot]:
-    """Yield the axes that are of weights of layers, not of one number a channel; all where there are no others."""
-    layers = [slot for slot in group.slots if len(slot.value.shape or ()) > 1]
+    """Yield the axes that are of weights of layers, not of biases, masks or caches; all where there are no others."""
+    layers = [slot for slot in group.slots if any(_weighs(node, index) for node, index in slot.value.uses())]
     yield from layers or group.slots
+
+
+_MULTIPLIED: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), (1,)),
+    **dict.fromkeys(("Einsum", "Gemm", "MatMul"), (0, 1)),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), (1, 2)),
+    "Gather": (0,),
+}
+"""Inputs of operators that are weights."""
+
+
+def _weighs(node: onnx_ir.Node, index: int) -> bool:
+    """Whether an input of a node is the weight of a layer, or an embedding."""
+    packed = node.op_type == "Attention" and node.domain == "com.microsoft"
+    return index in ((1,) if packed else _MULTIPLIED.get(node.op_type, ()))
 
 
 def _is_scale(slot: Slot) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir
 
 from onnxopt.data.sample import Array
 from onnxopt.ir.layer_weights import Weights, bias_place
-from onnxopt.prune.groups import Groups
 from onnxopt.prune.units import Kept
+
+if TYPE_CHECKING:
+    from onnxopt.prune.groups import Groups
 
 KEY = "onnxopt.kept"
 """Of the model's metadata: JSON, {weight: {axis: [[first, last], …]}}, runs of positions of the original."""
+
+WHOLE = "onnxopt.whole"
+"""Of the model's metadata: JSON, {weight: {axis: length in the original}}, of the axes of ``KEY``."""
 
 DROPPED = "onnxopt.dropped"
 """Of the model's metadata: JSON, a list of the tensors of the original that blocks which were dropped ended in."""
@@ -24,6 +30,31 @@ def kept_positions(graph: onnx_ir.Model) -> dict[str, dict[int, Array]]:
     """Return the positions of the original that axes of weights keep, by name and axis; none that keep all."""
     told: Mapping[str, Mapping[str, list[list[int]]]] = json.loads(graph.metadata_props.get(KEY, "{}"))
     return {name: {int(axis): _positions(runs) for axis, runs in axes.items()} for name, axes in told.items()}
+
+
+def whole_lengths(graph: onnx_ir.Model) -> dict[tuple[str, int], int]:
+    """Return the lengths in the original of axes of weights that are shorter by now, by name and axis."""
+    told: Mapping[str, Mapping[str, int]] = json.loads(graph.metadata_props.get(WHOLE, "{}"))
+    return {(name, int(axis)): length for name, axes in told.items() for axis, length in axes.items()}
+
+
+def kept_since(first: onnx_ir.Model, second: onnx_ir.Model) -> dict[str, dict[int, Array]]:
+    """Return the positions, along axes of weights of a model, that one that was made from it keeps.
+
+    Both tell them in numbers of the original, which need be neither. A position that the first does not have is -1.
+    """
+    before, after = kept_positions(first), kept_positions(second)
+    return {
+        name: {axis: _positions_in(before.get(name, {}).get(axis), places) for axis, places in axes.items()}
+        for name, axes in after.items()
+    }
+
+
+def _positions_in(whole: Array | None, places: Array) -> Array:
+    if whole is None:
+        return places
+    found = np.minimum(np.searchsorted(whole, places), len(whole) - 1)
+    return np.where(whole[found] == places, found, -1)
 
 
 def made_by(weights: Weights) -> onnx_ir.Value:
@@ -52,8 +83,15 @@ def record_kept(groups: Groups, kept: Kept) -> None:
         if len(stays) < len(labels):
             before = found.get(value.name or "", {}).get(axis)
             found.setdefault(value.name or "", {})[axis] = stays if before is None else before[stays]
+    whole = whole_lengths(groups.graph)
+    lengths = {(value.name or "", axis): len(labels) for (value, axis), labels in groups.stored.items()}
     told = {name: {str(axis): _runs(places) for axis, places in axes.items()} for name, axes in found.items()}
+    wide = {
+        name: {str(axis): whole.get((name, axis), lengths.get((name, axis), 0)) for axis in axes}
+        for name, axes in found.items()
+    }
     groups.graph.metadata_props[KEY] = json.dumps(told, sort_keys=True)
+    groups.graph.metadata_props[WHOLE] = json.dumps(wide, sort_keys=True)
 
 
 def dropped_blocks(graph: onnx_ir.Model) -> tuple[str, ...]:

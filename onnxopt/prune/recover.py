@@ -29,7 +29,7 @@ from onnxopt.ir.windows import Window
 from onnxopt.passes import Pass, option, options
 from onnxopt.prune import fits
 from onnxopt.prune.groups import prepared
-from onnxopt.prune.lineage import channels_kept, kept_positions, made_by
+from onnxopt.prune.lineage import channels_kept, kept_since, made_by
 from onnxopt.prune.moments import Folds, Watched
 
 _LIMITS = Limits(seconds=1800)
@@ -83,7 +83,7 @@ class Recover(Pass):
         """Return the model with other weights; tell which layers stay as they are, and why."""
         graph, original = prepared(graph), prepared(ctx.original.graph)
         weighted = [weights for node in graph.graph if (weights := weights_of(node)) is not None]
-        layers = list(self._layers(weighted, kept_positions(graph), original, ctx))
+        layers = list(self._layers(weighted, kept_since(original, graph), original, ctx))
         if weighted and not layers:
             raise PassError("no layer of the model is one of the original's", hint="recover right behind pruning")
         folder = Path(tempfile.mkdtemp(dir=ctx.scratch))
@@ -189,6 +189,8 @@ def _obstacle(weights: Weights, watched: Watched, known: set[str | None]) -> str
     value = weights.node.inputs[1]
     if watched.made not in known:
         return "the original has no tensor of the name of what it makes"
+    if watched.kept is not None and (watched.kept < 0).any():
+        return "it keeps channels that the original does not have"
     if value is not None and len(value.uses()) > 1:
         return "its weight is read by other layers too"
     if weights.parts.shape[2] * weights.parts.shape[3] > _MOST_INPUTS:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
 
 from onnxopt.compile.engine import Feeds
@@ -41,9 +42,10 @@ def find_sizes(graph: onnx_ir.Model, samples: Samples | None) -> Sizes:
 
 
 def shapes_when_run(model: str, feeds: Feeds) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model's outputs; called in a child."""
+    """Return the shapes of those of a model's outputs that are arrays, not sequences; called in a child."""
     with OnnxRuntime().compile(Path(model), local_target()) as engine:
-        return {name: array.shape for name, array in engine.run(feeds).items()}
+        made = engine.run(feeds).items()
+        return {name: array.shape for name, array in made if isinstance(array, np.ndarray)}
 
 
 def _inferred(graph: onnx_ir.Model, feeds: Feeds) -> dict[str, tuple[int, ...]]:

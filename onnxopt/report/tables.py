@@ -105,16 +105,12 @@ def comparison_table(found: Compared) -> RenderableType:
 
 def _layers_table(found: Compared) -> RenderableType:
     """Return what each layer keeps, and where most is lost."""
-    rows = [
-        (one.node, one.operator, f"{one.channels} of {one.of}", one.reason or words.decibel(one.sqnr_db))
-        for one in found.layers
-    ]
+    rows = [(one.node, one.operator, one.kept, one.reason or words.decibel(one.sqnr_db)) for one in found.layers]
     table = rows_table(("layer", "operator", "channels", "SQNR"), rows, right=(2,))
-    if found.steepest_fall is None:
+    if found.noisiest is None:
         return table
-    before, after = found.steepest_fall
-    kept = f"{words.decibel(before.sqnr_db)} at {before.node}, {words.decibel(after.sqnr_db)} at {after.node}"
-    return Group(table, Text(f"most is lost at {after.node}: {kept}", style="bold"))
+    told = f"{words.decibel(found.noisiest.sqnr_db)} behind it"
+    return Group(table, Text(f"most is lost at {found.noisiest.node}: {told}", style="bold"))
 
 
 def export_record(found: Exported, out: Path) -> dict[str, Any]:

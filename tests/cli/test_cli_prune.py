@@ -111,3 +111,24 @@ def test_wrong_use_is_told(folder: Path, words: tuple[str, ...], text: str) -> N
     done = run(folder, "prune", "cnn.onnx", *words, "--out", "x.onnx", code=2)
     assert text in done.stderr
     assert not (folder / "x.onnx").exists()
+
+
+def test_a_pruned_model_is_compared_with_its_original_layer_by_layer(folder: Path) -> None:
+    words = ("--macs", "50%", "--option", "align=1", "--rounds", "2", "--schedule", "linear")
+    run(folder, "prune", "mlp.onnx", *words, "--out", "rounds.onnx", "--seconds", "0.2")
+    told = run(folder, "compare", "mlp.onnx", "rounds.onnx", "--layers").stdout
+    assert "32 of 64" in told
+    assert "4 of 4" in told
+    assert "most is lost at" in told
+    record = json.loads(run(folder, "compare", "mlp.onnx", "rounds.onnx", "--layers", "--json").stdout)
+    assert [one["tensor"] for one in record["layers"]] == ["hidden", "logits"]
+    assert record["layers"][0]["sqnr_db"] > 100 > record["layers"][1]["sqnr_db"]
+    done = run(folder, "compare", "mlp.onnx", "cnn.onnx", "--layers", code=1)
+    assert "no layer that makes a tensor of the same name" in done.stderr
+
+
+def test_rounds_without_a_goal_are_refused(folder: Path) -> None:
+    done = run(folder, "prune", "mlp.onnx", "--rounds", "3", "--out", "x.onnx", code=2)
+    assert "rounds come to a goal, and there is none" in done.stderr
+    done = run(folder, "prune", "mlp.onnx", "--macs", "50%", "--schedule", "cubical", "--out", "x.onnx", code=2)
+    assert "did you mean 'cubic'?" in done.stderr

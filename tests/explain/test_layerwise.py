@@ -8,10 +8,12 @@ import pytest
 
 from onnxopt.context import Context, Progress
 from onnxopt.errors import ModelError
-from onnxopt.evaluate.drift import EXACT_DB
+from onnxopt.evaluate.drift import EXACT_DB, Drift
 from onnxopt.explain.layerwise import compare_layers
+from onnxopt.explain.measured import Compared, LayerDrift
 from onnxopt.ir.model import Model, private_copy
 from onnxopt.passes import make_pass
+from onnxopt.profile.statistics import Speedup, Verdict
 from onnxopt.prune.lineage import KEY
 from tests.graphs import cnn, from_text, mlp, samples
 
@@ -82,19 +84,46 @@ def test_a_layer_of_another_shape_is_told_and_the_others_compared():
 
 
 def test_convolutions_line_up_by_their_channels():
-    model = cnn()
-    random = np.random.default_rng(1)
-    graph = private_copy(model.graph)
-    for name in ("w1", "scale", "shift"):
+    graph = private_copy(cnn().graph)
+    for name in ("w1", "shift", "mean"):
         weight = graph.graph.initializers[name]
         array = weight.const_value.numpy().copy()
-        array[random.permutation(6)[:3] if name == "w1" else []] = 0
+        array[[0, 3, 4]] = 0
         weight.const_value = onnx_ir.tensor(array, name=name)
     pruned = make_pass("prune-channels", {"keep": 0.5, "align": 1})(Model(graph), Context.of())
-    found = {one.tensor: one for one in compare_layers(Model(graph), pruned, samples(model, 2), lambda _: None)}
-    assert (found["c1"].channels, found["c1"].of) == (3, 6)
-    assert found["c1"].sqnr_db is not None
-    assert found["c1"].sqnr_db > 100
+    found = {one.tensor: one for one in compare_layers(Model(graph), pruned, samples(cnn(), 2), lambda _: None)}
+    assert {(one.channels, one.of, one.sqnr_db > 100) for one in found.values()} == {(3, 6, True), (5, 5, True)}
+
+
+def test_a_model_that_was_pruned_twice_lines_up_with_what_it_was_made_from_and_with_the_first():
+    first = mlp(width=32)
+    options = {"align": 1, "criterion": "random"}
+    once = make_pass("prune-channels", {"keep": 0.75, **options})(first, Context.of())
+    twice = make_pass("prune-channels", {"keep": 0.5, **options})(once, Context.of(seed=1))
+    assert compared(first, twice)["hidden"] == EXACT_DB
+    assert compared(once, twice)["hidden"] == EXACT_DB
+    told = compare_layers(twice, once, samples(first, 2), lambda _: None)[0]
+    assert (told.sqnr_db, told.reason) == (None, "it keeps channels that the first does not have")
+
+
+def test_layers_whose_weights_are_quantized_are_compared_and_the_others_told(tmp_path):
+    model = mlp(width=32)
+    ctx = Context.of(data=samples(model, 8), scratch=tmp_path)
+    layers = compare_layers(model, make_pass("quantize-static")(model, ctx), samples(model, 4), lambda _: None)
+    assert [one.operator for one in layers] == ["Gemm", "Gemm"]
+    assert all(one.sqnr_db is None or 15 < one.sqnr_db < EXACT_DB for one in layers)
+    assert any(one.sqnr_db is not None for one in layers)
+    assert all(bool(one.reason) == (one.sqnr_db is None) for one in layers)
+
+
+@pytest.mark.parametrize(
+    ("sqnrs", "worst"),
+    [((8.0, 9.0, 9.0), 0), ((60.0, 8.0, 7.5), 1), ((EXACT_DB, EXACT_DB), None), ((40.0, None, 12.0), 2), ((), None)],
+)
+def test_the_layer_that_adds_most_noise_is_named(sqnrs, worst):
+    layers = tuple(LayerDrift(f"n{place}", "Conv", "", 1, 1, one) for place, one in enumerate(sqnrs))
+    found = Compared(Drift(()), Speedup(1, 1, 1, Verdict.SAME), 1, False, layers).noisiest
+    assert (found and found.node) == (None if worst is None else f"n{worst}")
 
 
 def test_models_without_a_layer_in_common_are_refused():

@@ -71,12 +71,41 @@ def test_a_size_is_kept_in_rounds_too(folder: Path) -> None:
     assert 0.9 * most < found.size_after <= most
 
 
+def test_what_is_counted_may_be_an_option(folder: Path) -> None:
+    values = {"options": {"align": 1, "of": "parameters"}}
+    once, _ = pruned(folder, PruneGoal(0.5), **values)
+    found, _ = pruned(folder, PruneGoal(0.5), rounds=4, **values)
+    assert found.after.parameters / found.before.parameters == pytest.approx(0.5, abs=0.02)
+    assert once.after.parameters / once.before.parameters == pytest.approx(0.5, abs=0.02)
+
+
+def test_rounds_hold_to_the_least_of_the_original(folder: Path) -> None:
+    found, _ = pruned(folder, PruneGoal(0.3), rounds=4, options={"align": 1, "least": 0.5})
+    assert [group.width for group in found.after.groups] == [128]
+
+
+def test_rounds_end_where_nothing_is_left_to_remove(tmp_path: Path) -> None:
+    saved(mlp(width=4), tmp_path / "mlp.onnx")
+    found, steps = pruned(tmp_path, PruneGoal(0.04), rounds=4)
+    assert found.after.macs < 0.5 * found.before.macs
+    assert len(steps) < 4
+
+
+def test_a_model_that_was_pruned_before_is_recovered(folder: Path) -> None:
+    pruned(folder, PruneGoal(0.75))
+    (folder / "out.onnx").rename(folder / "mlp.onnx")
+    found, steps = pruned(folder, PruneGoal(0.5), data=str(folder / "data"))
+    assert [step.partition("(")[0] for step in steps] == ["prune-channels", "reconstruct-weights"]
+    assert found.after.macs / found.before.macs == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("way", "text"),
     [
-        (PruneWay(rounds=0), "method 'channels' is not done in 0 rounds"),
-        (PruneWay("low-rank", rounds=2), "method 'low-rank' is not done in 2 rounds"),
-        (PruneWay("n-m", rounds=2), "method 'n-m' is not done in 2 rounds"),
+        (PruneWay(rounds=0), "there are 0 rounds"),
+        (PruneWay(rounds=2), "rounds come to a goal, and there is none"),
+        (PruneWay("low-rank", rounds=2), "method 'low-rank' is not done in rounds"),
+        (PruneWay("n-m", rounds=2), "method 'n-m' is not done in rounds"),
         (PruneWay(schedule="cubical"), "there is no schedule 'cubical'"),  # type: ignore[arg-type]
         (PruneWay(recover=("reconstruct",)), "'reconstruct' recovers nothing"),
     ],

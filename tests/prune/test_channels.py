@@ -97,6 +97,11 @@ def test_a_share_that_is_none_is_refused(keep):
         make_pass("prune-channels", {"keep": keep})
 
 
+def test_options_at_odds_are_refused(prune):
+    with pytest.raises(UsageError, match="together=layer cuts all alike"):
+        prune(cnn(), per="seconds", together="layer")
+
+
 def test_sizes_that_cannot_be_inferred_are_seen():
     text = """<ir_version: 8, opset_import: ["" : 17]>
         picked (float[rows, 8] x) => (float[n, 4] y) {

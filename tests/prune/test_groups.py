@@ -120,6 +120,21 @@ def test_channels_without_weights_matter_least(criterion):
     assert set(np.argsort(scores)[:2]) == {1, 4}
 
 
+@pytest.mark.parametrize("criterion", ["l2", "l1", "median"])
+@pytest.mark.parametrize("fill", [0.0, -1e4, -np.inf])
+def test_a_mask_of_its_own_for_each_channel_is_no_weight(criterion, fill):
+    random = np.random.default_rng(0)
+    weights = {"w1": random.standard_normal((8, 12)), "w2": random.standard_normal((12, 4))}
+    weights["w1"][:, 3] *= 1e-3
+    weights["w2"][3] *= 1e-3
+    mask = np.where(np.tri(12, 12, 10), 0.0, fill)[None]
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 12, 8] x) => (float[1, 12, 4] y) {
+        h = MatMul (x, w1) m = Add (h, mask) r = Relu (m) y = MatMul (r, w2) }"""
+    arrays = {name: array.astype(np.float32) for name, array in (weights | {"mask": mask}).items()}
+    groups = groups_of(from_text(text, arrays))
+    assert np.argmin(importance(groups, groups.found[0], criterion, 0)) == 3
+
+
 def test_random_is_the_same_for_a_seed():
     groups = groups_of(cnn())
     first, again, other = (importance(groups, groups.found[0], "random", seed) for seed in (0, 0, 1))

@@ -32,14 +32,3 @@ def test_a_pruned_weight_is_multiplied_by_sparse_tensor_cores(product: str, shap
     wanted = x.double() @ weight.double().T
     assert float((made - wanted).norm() / wanted.norm()) < 2e-3
     assert float((weight == 0).float().mean()) == 0.5
-
-
-def test_a_weight_that_is_not_pruned_comes_out_otherwise():
-    weight = torch.randn(256, 128, dtype=torch.float16, device="cuda")
-    x = torch.randn(64, 128, dtype=torch.float16, device="cuda")
-    wanted = x.double() @ weight.double().T
-    try:
-        made = torch.nn.functional.linear(x, torch.sparse.to_sparse_semi_structured(weight)).double()
-    except RuntimeError:
-        return  # the library itself refuses it
-    assert not float((made - wanted).norm() / wanted.norm()) < 0.1  # it may not even be a number
