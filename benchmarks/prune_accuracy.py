@@ -74,6 +74,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("build/bench-cache"), help="folder of results")
     parser.add_argument("--peer-python", type=Path, help="interpreter that has the peers; ours only if not given")
     parser.add_argument("--criteria", nargs="+", default=get_args(Criterion), help="of ours; all if not given")
+    kinds = get_args(Together)
+    parser.add_argument("--together", nargs="+", choices=kinds, default=kinds, help="of ours: layers held together")
     parser.add_argument("--recoveries", nargs="*", default=known, help="behind ours; all there are if not given")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON in place of tables")
     parser.add_argument("--out", type=Path, default=Path("build/prune_accuracy"), help="folder for page and figures")
@@ -94,7 +96,7 @@ def _measured(name: str, options: argparse.Namespace, baselines: dict[str, float
         baselines[name] = bench.score(session.source)[0]
         if options.peer_python is not None:
             yield from _peers(bench, options.peer_python, options.zoo / name / "calibration")
-        yield from _ours(bench, options.criteria, options.recoveries)
+        yield from _ours(bench, options)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ class _Bench:
         return Point(self.model, tool, method, recovery, share, left, score, low, high, sqnr)
 
 
-def _ours(bench: _Bench, criteria: Sequence[str], recoveries: Sequence[str]) -> Iterator[Point]:
-    for criterion, together, share in product(criteria, get_args(Together), SHARES):
-        yield from _criterion(bench, criterion, together, share, recoveries)
+def _ours(bench: _Bench, options: argparse.Namespace) -> Iterator[Point]:
+    for criterion, together, share in product(options.criteria, options.together, SHARES):
+        yield from _criterion(bench, criterion, together, share, options.recoveries)
 
 
 def _criterion(

@@ -16,6 +16,7 @@ from onnxopt.data.files import write_samples
 from onnxopt.data.sample import Samples
 from onnxopt.data.source import source_at
 from onnxopt.data.split import check_samples
+from onnxopt.errors import ModelError
 from onnxopt.evaluate.drift import compare_outputs
 from onnxopt.evaluate.score import Scores
 from onnxopt.evaluate.score import evaluate as evaluate_engine
@@ -24,7 +25,9 @@ from onnxopt.explain.layerwise import compare_layers
 from onnxopt.explain.measured import Compared, Profile
 from onnxopt.explain.prunable import Prunable, find_prunable
 from onnxopt.explain.summary import Summary, summarise
+from onnxopt.ir.model import Model
 from onnxopt.ir.read import read_model
+from onnxopt.ir.signature import Port
 from onnxopt.pipeline.events import Listener
 from onnxopt.profile.latency import Plan
 from onnxopt.profile.launches import LAUNCHES, compare_launches, measure_engine, timed_feeds
@@ -147,8 +150,9 @@ def compare(
         ModelError: Layers were asked for, and the models have none in common.
     """
     read = read_model(first)
-    samples = any_samples(data, read)
-    by_layer = compare_layers(read, read_model(second), samples, listen or ignore) if layers else ()
+    samples, other = any_samples(data, read), read_model(second)
+    _refuse_other_interface(read, other)
+    by_layer = compare_layers(read, other, samples, listen or ignore) if layers else ()
     start = partial(IsolatedEngine, make_backend(runtime), target=target().with_threads(threads))
     first_engine, second_engine = partial(start, Path(first)), partial(start, Path(second))
     with first_engine() as a, second_engine() as b:
@@ -156,6 +160,21 @@ def compare(
     plan = Plan(max_seconds=seconds / LAUNCHES)
     found = compare_launches(first_engine, second_engine, timed_feeds(samples), plan, LAUNCHES)
     return Compared(drift, found.speedup, len(samples), samples.synthetic, by_layer)
+
+
+def _refuse_other_interface(first: Model, second: Model) -> None:
+    """Raise ModelError if two models do not take and give the same."""
+    for word in ("inputs", "outputs"):
+        mine, theirs = ({port.name: port for port in getattr(one.signature, word)} for one in (first, second))
+        other = [name for name, port in mine.items() if name not in theirs or not _alike(port, theirs[name])]
+        if other or mine.keys() != theirs.keys():
+            told = " and ".join(", ".join(map(str, one.values())) for one in (mine, theirs))
+            raise ModelError(f"the two models have other {word}: {told}", hint="compare models of one interface")
+
+
+def _alike(one: Port, other: Port) -> bool:
+    """Whether two ports may hold the same array, as far as their shapes are known."""
+    return one.shape is None or other.shape is None or len(one.shape) == len(other.shape)
 
 
 def write_data(source: str, model: Place, out: Place, *, limit: int | None = None) -> int:

@@ -74,8 +74,7 @@ def prune_model(
     """
     tell, way = listen or ignore, PruneWay(method, options or {}, recover, rounds, schedule)
     way.check(goal)
-    if metric_of(metric, None) is not None and data is None:
-        raise UsageError("a metric needs samples with labels", hint="give --data as well")
+    _check_data(data, metric, way)
     read = read_model(model)
     refuse_overwriting(Path(model), read.graph, onnx_file(out))
     samples = calibration_of(data, read, seed)
@@ -92,7 +91,10 @@ def prune_model(
         stack.callback(maker.close)
         before = maker.add(Path(model), read)
         made = prune_to(goal, way, maker, before, samples=samples, seconds=latency, tell=tell)
-        after = maker.load(made)
+        after, scores = maker.load(made), None
+        if data is not None and metric:
+            scores = evaluate_model(made.path, data=data, metric=metric, reference=model, threads=threads)
+        compared = compare(model, made.path, data=data, threads=threads, seconds=seconds)
         written = write_model(after, out)
     return Pruned(
         before=find_prunable(read, samples),
@@ -101,11 +103,17 @@ def prune_model(
         size_after=made.size_bytes,
         compressed_before=compressed_size(model_files(read.graph, Path(model))),
         compressed_after=compressed_size(written),
-        compared=compare(model, out, data=data, threads=threads, seconds=seconds),
-        scores=evaluate_model(out, data=data, metric=metric, reference=model, threads=threads)
-        if data is not None and metric
-        else None,
+        compared=compared,
+        scores=scores,
     )
+
+
+def _check_data(data: str | None, metric: str | None, way: PruneWay) -> None:
+    """Raise UsageError if something needs samples, and there are none."""
+    if data is None and metric_of(metric, None) is not None:
+        raise UsageError("a metric needs samples with labels", hint="give --data as well")
+    if data is None and way.recover:
+        raise UsageError(f"{way.recover[0]!r} recovers on samples, and there are none", hint="give --data as well")
 
 
 def sweep_model(
@@ -152,7 +160,10 @@ def sweep_model(
     way = PruneWay(method, options or {}, recover, rounds, schedule)
     check_shares(shares)
     way.check(PruneGoal(shares[0]))
+    _check_data(data, metric, way)
     check_folder(folder)
+    if folder.suffix == ".onnx":
+        raise UsageError(f"{out} is a name for a model, and a sweep writes a folder", hint="give --out FOLDER/")
     read = read_model(source)
     for share in shares:
         refuse_overwriting(source, read.graph, folder / file_name(source, share))

@@ -69,10 +69,13 @@ def prune(
     """
     from onnxopt import api
     from onnxopt.cli.progress import Reporter
+    from onnxopt.errors import UsageError
     from onnxopt.pipeline.record import plain
     from onnxopt.report.pruned import pruned_table
     from onnxopt.report.swept import swept_table
 
+    if no_recover and recover:
+        raise UsageError("--recover and --no-recover", hint="give one of them")
     given: dict[str, Any] = {"method": method, "options": arg.pairs(option, "--option"), "data": data}
     given |= {"metric": metric, "recover": () if no_recover else recover or None}
     given |= {"rounds": rounds, "schedule": schedule}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from onnxopt.data.sample import Samples
 from onnxopt.evaluate.score import Scores
@@ -46,6 +47,7 @@ class Prunable:
         coverage: Share of the multiply-accumulates in nodes that can lose channels.
         macs: Multiply-accumulates of one inference.
         parameters: Numbers in weights.
+        zeros: Share of them that is zero.
         left: Nodes that multiply and cannot lose channels, the costliest first.
     """
 
@@ -53,6 +55,7 @@ class Prunable:
     coverage: float
     macs: float
     parameters: int
+    zeros: float
     left: tuple[Left, ...]
 
 
@@ -107,6 +110,7 @@ def find_prunable(model: Model, samples: Samples | None = None, *, residual: boo
         GroupTold(group.name, group.width, group.each, group.heads, tuple(map(str, group.slots)))
         for group in found.found
     )
-    weights = (value.shape.numpy() for value in graph.graph.initializers.values() if value.shape is not None)
-    parameters = sum(math.prod(shape) for shape in weights)
-    return Prunable(tuple(told), found.coverage, found.macs, parameters, found.left)
+    arrays = [value.const_value.numpy() for value in graph.graph.initializers.values() if value.const_value is not None]
+    parameters = sum(array.size for array in arrays)
+    zeros = (parameters - sum(np.count_nonzero(array) for array in arrays)) / max(parameters, 1)
+    return Prunable(tuple(told), found.coverage, found.macs, parameters, float(zeros), found.left)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from onnxopt.context import Progress
+from onnxopt.context import Progress, Warned
 from onnxopt.data.sample import Samples
 from onnxopt.errors import BudgetError, NothingToPruneError, UsageError, did_you_mean
 from onnxopt.explain.prunable import Prunable, find_prunable
@@ -103,6 +103,8 @@ class PruneWay:
             raise UsageError(f"there is no schedule {self.schedule!r}", hint=did_you_mean(self.schedule, _SCHEDULES))
         self._check_recoveries()
         self._check_rounds(goal)
+        if "keep" in self.options and goal != PruneGoal(of=goal.of):
+            raise UsageError("there is a goal, and the option keep as well", hint="give one of them")
         _check_reachable(goal, self.method)
 
     def _check_rounds(self, goal: PruneGoal) -> None:
@@ -141,7 +143,7 @@ def prune_to(
     *,
     samples: Samples | None,
     seconds: Callable[[ModelFile], float],
-    tell: Callable[[Progress], None],
+    tell: Callable[[Progress | Warned], None],
 ) -> ModelFile:
     """Return the model pruned as little as the goal allows, with what was lost won back as far as passes do.
 
@@ -167,7 +169,7 @@ def _pruned_to(
     pruner: _Pruner,
     *,
     seconds: Callable[[ModelFile], float],
-    tell: Callable[[Progress], None],
+    tell: Callable[[Progress | Warned], None],
 ) -> ModelFile:
     """Return the pruned model, before what the last round lost is won back."""
     if goal.size is None and goal.latency is None:
@@ -241,7 +243,9 @@ class _Pruner:
 
 
 def _check_reachable(goal: PruneGoal, method: str) -> None:
-    """Raise UsageError if a method cannot reach such a goal."""
+    """Raise UsageError if a method cannot reach such a goal, or nothing can."""
+    if (goal.size is not None and goal.size <= 0) or (goal.latency is not None and goal.latency <= 0):
+        raise UsageError("a goal of nothing", hint="write a size such as 5MB, or a latency such as 4ms")
     if method in _ZEROS and (goal.size is not None or goal.latency is not None):
         raise UsageError(
             f"method {method!r} leaves zeros: neither the file nor a CPU's latency shrinks by them",
@@ -259,10 +263,11 @@ def _largest_that_fits(
     measure: Callable[[ModelFile], float],
     most: float,
     unit: str,
-    tell: Callable[[Progress], None],
+    tell: Callable[[Progress | Warned], None],
 ) -> float:
     """Return the largest share whose model's measure is small enough, by halving; 1 if the source's is."""
-    if measure(source) <= most:
+    if (now := measure(source)) <= most:
+        tell(Warned(f"the model has {now:.4g} {unit}, which the goal of {most:.4g} {unit} allows: nothing is removed"))
         return 1.0
     least = measure(made(_LEAST))
     if least > most:

@@ -139,7 +139,7 @@ class Size:
         self._counts = np.asarray([_counts(groups, labels, considered) for _, labels in pairs])
         self._counts = self._counts.reshape(len(pairs), len(considered))
         self._fixed = self._lengths - self._counts @ np.asarray([group.width for group in considered])
-        self._whole = self._padded(self._lengths)
+        self._whole = np.maximum(self._padded(self._lengths), 1)
         self._rows = [np.flatnonzero(np.isin(self._owners, self._owned(place))) for place in range(len(considered))]
         self._total = max(float(self._amounts.sum()), 1e-12)
 

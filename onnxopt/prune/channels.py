@@ -98,7 +98,7 @@ class PruneGroups(Pass):
         chosen_from = [group for group in groups.found if self.considered(group)]
         self._tell_left(groups, ctx)
         if not chosen_from:
-            raise NothingToPruneError(_nothing(groups), hint=None if not groups.found else "no group is of whole heads")
+            raise NothingToPruneError(f"there is nothing to remove: {_nothing(groups)}")
         return self._without(groups, chosen_from, ctx)
 
     def _without(self, groups: Groups, considered: Sequence[Group], ctx: Context) -> onnx_ir.Model:
@@ -167,8 +167,10 @@ def _size(groups: Groups, considered: Sequence[Group], of: Of, align: int, ctx: 
 
 
 def _nothing(groups: Groups) -> str:
+    if groups.found:
+        return "no group is of whole heads of attention"
     reasons = dict.fromkeys(f"{left.node}: {left.reason}" for left in groups.left[:3])
-    return f"there is nothing to remove: {'; '.join(reasons) or 'the model multiplies nothing'}"
+    return "; ".join(reasons) or "the model multiplies nothing"
 
 
 def _why(groups: Groups) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 import onnx_ir
 
 from onnxopt.ir.cleanup import remove_unused
+from onnxopt.ir.layer_weights import LAYERS
 from onnxopt.ir.model import normalise, private_copy
 from onnxopt.ir.plain_weights import write_out_weights
 from onnxopt.ir.shapes import infer_shapes
+from onnxopt.ir.traverse import subgraphs
 from onnxopt.prune.lineage import whole_lengths
 from onnxopt.prune.operators import follow_graph
 from onnxopt.prune.sizes import Sizes
@@ -115,7 +117,7 @@ class Groups:
     @cached_property
     def coverage(self) -> float:
         """Share of the multiply-accumulates in nodes of which something can be removed."""
-        return 1.0 - sum(left.share for left in self.left)
+        return 1.0 - sum(left.share for left in self.left) if self.macs else 0.0
 
     @cached_property
     def left(self) -> tuple[Left, ...]:
@@ -126,7 +128,15 @@ class Groups:
             for cost in self.costs
             if not any((self.solved.classes[labels] != self.solved.fixed).any() for labels in cost.axes)
         ]
-        return tuple(sorted(found, key=lambda one: -one.share))
+        return (*sorted(found, key=lambda one: -one.share), *self._inside())
+
+    def _inside(self) -> Iterator[Left]:
+        """Yield the layers of branches and loops, which nobody counted."""
+        for outer in self.graph.graph:
+            for node in (node for graph in subgraphs(outer) for node in graph.all_nodes()):
+                if node.op_type in LAYERS:
+                    reason = f"it is inside {outer.op_type} {outer.name!r}, which is not looked into"
+                    yield Left(node.name or "", node.op_type, 0.0, reason)
 
     def _reasons(self) -> dict[int, str]:
         """Return why units cannot be removed, by unit."""

@@ -82,8 +82,9 @@ class FactoriseWeights(Pass):
             self._apply(thinned, rank, ctx)
         remove_unused(ready)
         left = (others + sum(float(one.cost(np.asarray(rank))) for one, rank in ranked)) / groups.macs
-        if self.energy is None and left > (self.keep or _KEEP) + _TOLERANCE:
-            ctx.emit(Warned(f"{left:.0%} of the multiply-accumulates are left, not {self.keep or _KEEP:.0%}"))
+        if self.energy is None and abs(left - (self.keep or _KEEP)) > _TOLERANCE:
+            told = f"{left:.0%} of the multiply-accumulates are left, not {self.keep or _KEEP:.0%}"
+            ctx.emit(Warned(f"{told}: ranks are multiples of {self.align}, and some layers save nothing"))
         return ready
 
     def _ranked(self, ways: Sequence[Sequence[Sequence[Thinned]]], macs: float, others: float) -> list[Ranked]:
@@ -124,7 +125,7 @@ class FactoriseWeights(Pass):
 def _factorable(node: onnx_ir.Node, macs: float) -> Iterator[Factorable]:
     kernel = node.inputs[1] if len(node.inputs) > 1 else None
     tensor = constant_tensor(kernel)
-    if tensor is None or not tensor.dtype.is_floating_point():
+    if tensor is None or not tensor.dtype.is_floating_point() or not tensor.size:
         return
     array = tensor.numpy().astype(np.float64)
     has_bias = tensor.dtype == onnx_ir.DataType.FLOAT and bias_place(node) is not None

@@ -77,10 +77,12 @@ class Recover(Pass):
         """Refuse models that are quantized, and too few samples."""
         refuse_quantized(graph)
         if len(ctx.data) < 2:
-            raise DataError("there is one sample only: half of them judge the others", hint="give a hundred")
+            hint = "give a hundred; or leave this pass out, as prune --no-recover does"
+            raise DataError("there is one sample only: half of them judge the others", hint=hint)
 
     def edit(self, graph: onnx_ir.Model, ctx: Context) -> onnx_ir.Model:
         """Return the model with other weights; tell which layers stay as they are, and why."""
+        _refuse_other_inputs(graph, ctx.original.graph)
         graph, original = prepared(graph), prepared(ctx.original.graph)
         weighted = [weights for node in graph.graph if (weights := weights_of(node)) is not None]
         layers = list(self._layers(weighted, kept_since(original, graph), original, ctx))
@@ -171,6 +173,15 @@ class CorrectMeans(Recover):
     def fit(self, weights: Array, biases: Array, folds: Folds) -> Array:
         """Return the change of bias."""
         return fits.means(folds)
+
+
+def _refuse_other_inputs(graph: onnx_ir.Model, original: onnx_ir.Model) -> None:
+    mine, theirs = ({value.name or "" for value in one.graph.inputs} for one in (graph, original))
+    if not mine <= theirs:
+        raise PassError(
+            f"the original has no input {', '.join(sorted(mine - theirs))}",
+            hint="give the model that this one was made from",
+        )
 
 
 def _watched(weights: Weights, kept: Mapping[str, Mapping[int, Array]]) -> Watched:

@@ -112,8 +112,9 @@ class SeparateConvolutions(Pass):
                 ctx.emit(Missed(self.name, layer.node.name or "", reason, layer.node.name or ""))
         remove_unused(ready)
         left = 1 - sum(layer.saved for layer in chosen) / groups.macs
-        if left > self.keep + _TOLERANCE:
-            ctx.emit(Warned(f"{left:.0%} of the multiply-accumulates are left, not {self.keep:.0%}"))
+        if abs(left - self.keep) > _TOLERANCE:
+            why = "convolutions change as a whole" if left < self.keep else "the others cannot be separated"
+            ctx.emit(Warned(f"{left:.0%} of the multiply-accumulates are left, not {self.keep:.0%}: {why}"))
         return ready
 
 

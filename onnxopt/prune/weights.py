@@ -13,7 +13,7 @@ import onnx_ir
 
 from onnxopt.context import Context, Missed, Use, Warned
 from onnxopt.data.sample import Array
-from onnxopt.errors import PassError, UsageError
+from onnxopt.errors import PassError, UsageError, did_you_mean
 from onnxopt.ir.layer_weights import Weights, in_parts, weights_of
 from onnxopt.ir.quantized import refuse_quantized
 from onnxopt.ir.traverse import all_graphs
@@ -25,6 +25,9 @@ from onnxopt.prune.inputs import Read, find_inputs
 from onnxopt.prune.masks import block_sums, largest, n_of_m, spread_blocks
 
 _PATTERN = re.compile(r"(\d+)x(\d+)")
+
+_TOLERANCE = 0.03
+"""By how much of the weights the share may be missed before that is told."""
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 
@@ -105,6 +108,11 @@ class SetToZero(Pass):
     samples: int = option("samples to look at", default=256, ge=1)
     skip: tuple[str, ...] = option("names of weights to leave as they are", default=())
 
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """Share of the weights that are looked at which stays."""
+
     @abstractmethod
     def stays(self, scores: Mapping[str, Array], found: Mapping[str, LayerWeight]) -> Mapping[str, Array]:
         """Return masks of weights by how much each number matters."""
@@ -121,6 +129,9 @@ class SetToZero(Pass):
         if criterion == "auto":
             criterion = "reconstruction" if ctx.has_data else "size"
         stays = self.stays(self._scores(ready, found, criterion, ctx), found)
+        kept = sum(int(one.sum()) for one in stays.values()) / max(sum(one.size for one in stays.values()), 1)
+        if abs(kept - self.share) > _TOLERANCE:
+            ctx.emit(Warned(f"{kept:.0%} of the weights stay, not {self.share:.0%}: what goes together is too large"))
         changed = {name: weight.array * stays[name] for name, weight in found.items() if name in stays}
         if criterion == "reconstruction":
             for weight, moments in self._seen(ready, [found[name] for name in changed], ctx):
@@ -182,7 +193,8 @@ class SetToZero(Pass):
         known = {value.name for value in found}
         for one in self.skip:
             if one not in known:
-                raise UsageError(f"there is no weight {one!r} of a layer")
+                hint = did_you_mean(one, [name for name in known if name])
+                raise UsageError(f"there is no weight {one!r} of a layer", hint=hint)
         left = [weight for weight in found.values() if weight.name not in self.skip]
         if not left:
             raise PassError("there is nothing to prune: no layer has float weights")
@@ -203,6 +215,11 @@ class PruneWeights(SetToZero):
         "model: what matters least in all layers together; layer, output: the same share of each", default="model"
     )
     block: str = option("height x width of what is zeroed as a whole, outputs x inputs", default="1x1")
+
+    @property
+    def share(self) -> float:
+        """The share that was asked for."""
+        return self.keep
 
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Refuse a block that is none, and models that are quantized."""
@@ -242,6 +259,11 @@ class PruneNOfM(SetToZero):
 
     n: int = option("weights that stay of each m", default=2, ge=1)
     m: int = option("neighbours along what is summed over", default=4, ge=2)
+
+    @property
+    def share(self) -> float:
+        """As many as the pattern leaves."""
+        return self.n / self.m
 
     def requires(self, graph: onnx_ir.Model, ctx: Context) -> None:
         """Refuse a pattern that removes nothing, and models that are quantized."""

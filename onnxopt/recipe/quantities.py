@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -57,4 +58,7 @@ def _quantity(text: str, units: Mapping[str, float], form: str) -> float:
     factor = units.get(unit, units.get(unit.upper()))
     if match is None or factor is None:
         raise UsageError(f"{text!r} is not {form}", hint=f"units: {', '.join(dict.fromkeys(u for u in units if u))}")
-    return float(match.group(1)) * factor
+    value = float(match.group(1)) * factor
+    if not math.isfinite(value):
+        raise UsageError(f"{text!r} is more than a number holds", hint=f"write {form}")
+    return value

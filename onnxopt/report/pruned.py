@@ -23,7 +23,7 @@ def prunable_table(found: Prunable) -> RenderableType:
     parts: list[RenderableType] = [
         rows_table(("group", "width", "of", "weights it is in"), rows, right=(1, 3)),
         Text(
-            f"{len(found.groups)} groups; {found.coverage:.1%} of {found.macs / 1e6:,.1f} million multiply-accumulates"
+            f"{len(found.groups)} groups; {found.coverage:.1%} of {found.macs / 1e6:,.3g} million multiply-accumulates"
             " are in nodes that can lose channels"
         ),
     ]
@@ -38,8 +38,9 @@ def pruned_table(found: Pruned, out: Path) -> RenderableType:
     before, after = found.before, found.after
     packed = words.size(found.compressed_after)
     rows = [
-        ("multiply-accumulates", _change(before.macs, after.macs, f"{after.macs / 1e6:,.1f} million")),
+        ("multiply-accumulates", _change(before.macs, after.macs, f"{after.macs / 1e6:,.3g} million")),
         ("parameters", _change(before.parameters, after.parameters, f"{after.parameters:,}")),
+        ("zeros", f"{after.zeros:.1%} of the parameters, {before.zeros:.1%} before"),
         ("file", _change(found.size_before, found.size_after, words.size(found.size_after))),
         ("file, compressed", _change(found.compressed_before, found.compressed_after, packed)),
     ]
