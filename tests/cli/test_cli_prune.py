@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxopt.data.files import write_samples
 from onnxopt.ir.read import read_model
 from onnxopt.prune.lineage import dropped_blocks
-from tests.graphs import attention_block, cnn, mlp, samples, saved
+from tests.graphs import attention_block, cnn, from_text, mlp, samples, saved
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,10 @@ def test_a_goal_out_of_reach_writes_nothing(folder: Path) -> None:
         (("--method", "weights", "--size", "1KB"), "leaves zeros"),
         (("--method", "n-m", "--params", "50%"), "leaves n of every m"),
         (("--method", "low-rank", "--params", "50%"), "counts multiply-accumulates"),
+        (("--recover", "match-statistics", "--no-recover"), "--recover and --no-recover"),
+        (("--recover", "match-statistics"), "recovers on samples, and there are none"),
+        (("--macs", "50%", "--option", "keep=0.9"), "there is a goal, and the option keep as well"),
+        (("--latency", "0ms"), "a goal of nothing"),
     ],
 )
 def test_wrong_use_is_told(folder: Path, words: tuple[str, ...], text: str) -> None:
@@ -132,3 +137,23 @@ def test_rounds_without_a_goal_are_refused(folder: Path) -> None:
     assert "rounds come to a goal, and there is none" in done.stderr
     done = run(folder, "prune", "mlp.onnx", "--macs", "50%", "--schedule", "cubical", "--out", "x.onnx", code=2)
     assert "did you mean 'cubic'?" in done.stderr
+
+
+def test_what_cannot_be_measured_is_not_written(folder: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (double[1, 3, 8, 8] x) => (double[1, 5, 4, 4] y) { h = Conv (x, w1) r = Relu (h) y = Conv (r, w2) }"""
+    saved(from_text(text, {"w1": np.ones((8, 3, 3, 3)), "w2": np.ones((5, 8, 3, 3))}), folder / "double.onnx")
+    done = run(folder, "prune", "double.onnx", "--macs", "50%", "--out", "half-double.onnx", code=1)
+    assert "Traceback" not in done.stderr
+    assert not (folder / "half-double.onnx").exists()
+
+
+def test_a_goal_that_is_kept_already_is_told(folder: Path) -> None:
+    done = run(folder, "prune", "mlp.onnx", "--size", "1GB", "--out", "same.onnx", "--seconds", "0.2")
+    assert "nothing is removed" in done.stderr
+    assert read_model(folder / "same.onnx").digest == read_model(folder / "mlp.onnx").digest
+
+
+def test_zeros_are_told(folder: Path) -> None:
+    words = ("prune", "mlp.onnx", "--method", "weights", "--params", "20%", "--out", "zeros.onnx", "--seconds", "0.2")
+    assert "of the parameters, 0.0% before" in run(folder, *words).stdout

@@ -23,7 +23,7 @@ from onnxopt.data.split import (
     synthetic_split,
 )
 from onnxopt.errors import DataError, UsageError
-from tests.graphs import Array, mlp, samples
+from tests.graphs import Array, from_text, mlp, samples
 
 MODEL = mlp()
 
@@ -227,3 +227,13 @@ def test_made_up_parts_differ_and_say_so() -> None:
     assert _digests(parts.calibration).isdisjoint(_digests(parts.evaluation))
     assert parts.evaluation.fingerprint == again.evaluation.fingerprint
     assert synthetic_split(MODEL, seed=5).evaluation.fingerprint != parts.evaluation.fingerprint
+
+
+def test_made_up_samples_of_a_small_input_may_be_in_both_parts() -> None:
+    model = from_text(
+        """<ir_version: 8, opset_import: ["" : 17]> g (int64[n] ids) => (float[n, 4] y) { y = Gather (table, ids) }""",
+        {"table": np.eye(4, dtype=np.float32)},
+    )
+    parts = synthetic_split(model)
+    assert len(parts.calibration) == len(parts.evaluation) > 0
+    assert {sample.digest() for sample in parts.calibration} & {sample.digest() for sample in parts.evaluation}

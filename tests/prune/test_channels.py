@@ -5,11 +5,12 @@ import pytest
 
 from onnxopt.context import Missed, Warned
 from onnxopt.data.sample import InMemory, Sample
-from onnxopt.errors import PassError, UsageError
+from onnxopt.errors import NothingToPruneError, PassError, UsageError
 from onnxopt.passes import make_pass
 from onnxopt.prune.groups import prepared
 from onnxopt.prune.sizes import find_sizes
 from tests.graphs import answers, attention_block, cnn, from_text, mlp, samples
+from tests.prune.exactness import groups_of
 
 
 @pytest.mark.parametrize("criterion", ["l2", "l1", "median", "scale", "random"])
@@ -113,3 +114,20 @@ def test_sizes_that_cannot_be_inferred_are_seen():
     found = find_sizes(prepared(model.graph), InMemory((Sample("three", feeds),)))
     assert found["p"] == (24, 12)
     assert found["h"] == (3, 12)
+
+
+def test_layers_of_branches_are_told_and_count_for_nothing():
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 8] x, bool c) => (float[2, 4] y) {
+            y = If (c) <then_branch = one () => (float[2, 4] a) { a = MatMul (x, w1) },
+                        else_branch = other () => (float[2, 4] b) { b = MatMul (x, w2) }> }"""
+    weights = {name: np.ones((8, 4), np.float32) for name in ("w1", "w2")}
+    groups = groups_of(from_text(text, weights))
+    assert groups.coverage == 0
+    assert [left.operator for left in groups.left] == ["MatMul", "MatMul"]
+    assert all("it is inside If" in left.reason for left in groups.left)
+
+
+def test_a_model_without_heads_is_told_so(prune):
+    with pytest.raises(NothingToPruneError, match="no group is of whole heads of attention"):
+        prune(cnn(), "prune-heads")

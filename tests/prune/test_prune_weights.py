@@ -230,3 +230,15 @@ def test_refitting_is_the_least_squares_of_each_output():
         on = stays[0, output]
         expected = np.linalg.solve(matrix[np.ix_(on, on)], matrix[on] @ weights[0, output])
         np.testing.assert_allclose(made[0, output, on], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_share_that_blocks_are_too_large_for_is_told(prune):
+    told = []
+    prune(mlp(width=32), "prune-weights", keep=0.9, block="1000x1000", emit=told.append)
+    assert any("100% of the weights stay, not 90%" in event.text for event in told if isinstance(event, Warned))
+
+
+def test_a_weight_to_skip_that_is_none_is_answered_with_one_that_is(prune):
+    with pytest.raises(UsageError, match="there is no weight 'w11'") as caught:
+        prune(mlp(), "prune-weights", skip=("w11",))
+    assert caught.value.hint == "did you mean 'w1'?"

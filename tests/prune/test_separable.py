@@ -143,3 +143,10 @@ def test_wrong_use_is_told(prune):
         prune(two(1, 1), "separate-convolutions", skip=["nothing"])
     with pytest.raises(UsageError, match="multiplier"):
         prune(two(1, 1), "separate-convolutions", multiplier=0)
+
+
+def test_that_more_goes_than_was_asked_for_is_told(prune):
+    model = convolution("pads = [1, 1, 1, 1]", of_rank(9))
+    told = []
+    prune(model, "separate-convolutions", keep=0.9, emit=told.append)
+    assert any("not 90%: convolutions change as a whole" in event.text for event in told if isinstance(event, Warned))

@@ -33,6 +33,7 @@ def test_reads_numbers_with_units(read, text, value):
         (seconds, "5 MB", "a time such as 5ms"),
         (seconds, "5", "a time such as 5ms"),
         (size, "10", "a size such as 10MB"),
+        (size, "1e400MB", "more than a number holds"),
         (size, "10 parsecs", "a size such as 10MB"),
     ],
 )
