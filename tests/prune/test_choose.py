@@ -107,3 +107,12 @@ def test_each_group_may_lose_the_same_share_whatever_matters(share):
     taken = choose(sized(groups), groups.found, scores, Budget(share, 8, 0.125, together="layer"))
     assert taken.share == pytest.approx(share, abs=0.05)
     assert taken.widths["a1"] == taken.widths["b1"] == round(64 * taken.share)
+
+
+def test_small_steps_that_fit_are_not_taken_at_any_price():
+    groups = branches()
+    dear = np.where(np.arange(64) < 32, 0.0, 1 / 3.2)
+    scores = [dear if group.name == "a1" else one for group, one in zip(groups.found, even(groups), strict=True)]
+    taken = choose(sized(groups, seconds=(0.1, 1.0)), groups.found, scores, Budget(0.8, 16, 0.125))
+    assert taken.share == pytest.approx(0.8, abs=0.02)
+    assert taken.widths["a1"] >= 32
