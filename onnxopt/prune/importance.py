@@ -54,9 +54,9 @@ def importance(groups: Groups, group: Group, criterion: ByWeights, seed: int) ->
         groups: All groups of the graph.
         group: One of them.
         criterion: ``l2`` and ``l1``: of all weights of a channel, in every layer it is in (DepGraph, arXiv:2301.12900);
-            ``median``: distance to all other channels of the layer that makes it (FPGM, arXiv:1811.00250); ``scale``:
-            the factor of its BatchNormalization (arXiv:1708.06519), ``l2`` where there is none; ``random``: the
-            control.
+            ``median``: distance to all other channels (FPGM, arXiv:1811.00250), likewise in every layer it is in;
+            ``scale``: the factor of its BatchNormalization (arXiv:1708.06519), ``l2`` where there is none; ``random``:
+            the control.
         seed: Of ``random``.
     """
     scores = _CRITERIA[criterion](groups, group, seed)
@@ -73,14 +73,13 @@ def _l1(groups: Groups, group: Group, _: int) -> Scores:
 
 
 def _median(groups: Groups, group: Group, _: int) -> Scores:
-    """Return the summed distances: what is near all others is best replaced by them."""
-    makers = [slot for slot in _weights(group) if slot.axis == 0] or list(_weights(group))
+    """Return the summed distances, over their mean in each weight: what is near all others is best replaced by them."""
     total = np.zeros(group.width)
-    for slot in makers[:1]:
+    for slot in _weights(group):
         rows = _rows(groups, group, slot)
         squares = np.square(rows).sum(1)
-        distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0))
-        total += distances.sum(1)
+        distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0)).sum(1)
+        total += distances / max(float(distances.mean()), 1e-30)
     return total
 
 
