@@ -13,6 +13,7 @@ from onnxopt.compile.engine import Array
 from onnxopt.context import Context
 from onnxopt.data.sample import Samples
 from onnxopt.errors import DataError
+from onnxopt.evaluate.batches import fitting
 from onnxopt.evaluate.collect import collect
 from onnxopt.evaluate.statistic import Statistic, stride
 from onnxopt.ir.windows import Window
@@ -85,8 +86,8 @@ def find_grams(
     Raises:
         DataError: There are no samples, or a tensor took no finite value in any.
     """
-    for group in _groups(tensors):
-        wanted = {value: Gram(None) for value in group}
+    for group in fitting(tensors, lambda pair: _BYTES * pair[1] ** 2, _MOST_BYTES):
+        wanted = {value: Gram(None) for value, _ in group}
         found = collect(graph, wanted, samples, ctx, what="measuring what weights multiply")
         yield {name: _seen(name, one) for name, one in found.items()}
 
@@ -126,16 +127,3 @@ def _seen(name: str, gram: Gram) -> Array:
         hint = "look at the samples: a NaN or an infinite input spreads through the model"
         raise DataError(f"tensor {name!r} took no finite value in any sample", hint=hint)
     return np.asarray(gram.matrix[0], np.float32)
-
-
-def _groups(tensors: Sequence[tuple[onnx_ir.Value, int]]) -> Iterator[list[onnx_ir.Value]]:
-    group: list[onnx_ir.Value] = []
-    taken = 0
-    for value, size in tensors:
-        if group and taken + _BYTES * size**2 > _MOST_BYTES:
-            yield group
-            group, taken = [], 0
-        group.append(value)
-        taken += _BYTES * size**2
-    if group:
-        yield group

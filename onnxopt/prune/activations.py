@@ -11,6 +11,7 @@ import onnx_ir
 
 from onnxopt.context import Context
 from onnxopt.data.sample import Array, Samples
+from onnxopt.evaluate.batches import fitting
 from onnxopt.evaluate.gram import Gram
 from onnxopt.ir.layer_weights import Weights, weights_of
 from onnxopt.ir.windows import Window
@@ -94,7 +95,9 @@ def seen_importance(
     most = _MOST_INPUTS if criterion == "reconstruction" else None
     readers = [list(_readers(groups, group, most)) for group in considered]
     found = [np.zeros(group.width) for group in considered]
-    for some in _together(readers):
+    for some in fitting(
+        range(len(readers)), lambda place: sum(8 * one.inputs**2 for one in readers[place]), _MOST_BYTES
+    ):
         _look(groups, [reader for place in some for reader in readers[place]], samples, ctx)
         for place in some:
             seen = [reader for reader in readers[place] if reader.gram.rows]
@@ -205,20 +208,6 @@ def _places(classes: Labels, channels: Labels, kernel: int) -> Array | None:
 def axis_read(node: onnx_ir.Node) -> int:
     """Return the axis of a layer's weight that goes with the channels it reads."""
     return 1 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1 else 0
-
-
-def _together(readers: Sequence[Sequence[_Reader]]) -> Iterator[list[int]]:
-    """Yield the places of groups whose readers' Gram matrices fit in memory together."""
-    some: list[int] = []
-    held = 0
-    for place, group in enumerate(readers):
-        size = sum(8 * reader.inputs**2 for reader in group)
-        if some and held + size > _MOST_BYTES:
-            yield some
-            some, held = [], 0
-        some.append(place)
-        held += size
-    yield some
 
 
 def _look(groups: Groups, readers: Sequence[_Reader], samples: Samples, ctx: Context) -> None:

@@ -10,6 +10,7 @@ import onnx_ir
 
 from onnxopt.context import Context
 from onnxopt.data.sample import Samples
+from onnxopt.evaluate.batches import fitting
 from onnxopt.evaluate.collect import collect
 from onnxopt.evaluate.gram import Gram
 from onnxopt.ir.windows import Window
@@ -61,18 +62,9 @@ def _can_be_seen(one: Read) -> bool:
 def _batches(reads: Sequence[Read]) -> Iterator[list[Read]]:
     """Yield what fits in memory together, no tensor in two ways at a time."""
     ways: Counter[onnx_ir.Value] = Counter()
-    rounds: list[tuple[int, Read]] = []
+    rounds: dict[int, list[Read]] = {}
     for one in reads:
-        rounds.append((ways[one.value], one))
+        rounds.setdefault(ways[one.value], []).append(one)
         ways[one.value] += 1
-    batch: list[Read] = []
-    last, taken = 0, 0
-    for place, one in sorted(rounds, key=lambda pair: pair[0]):
-        size = 8 * one.inputs**2
-        if batch and (place != last or taken + size > _MOST_BYTES):
-            yield batch
-            batch, taken = [], 0
-        batch.append(one)
-        last, taken = place, taken + size
-    if batch:
-        yield batch
+    for some in rounds.values():
+        yield from fitting(some, lambda one: 8 * one.inputs**2, _MOST_BYTES)

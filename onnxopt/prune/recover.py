@@ -21,6 +21,7 @@ from onnxopt.context import Context, Missed, Progress, Use
 from onnxopt.data.files import write_samples
 from onnxopt.data.sample import Array
 from onnxopt.errors import DataError, PassError
+from onnxopt.evaluate.batches import fitting
 from onnxopt.evaluate.collect import write_watched
 from onnxopt.ir.layer_weights import Weights, add_to_bias, bias_place, replace_constant, weights_of
 from onnxopt.ir.quantized import refuse_quantized
@@ -221,13 +222,7 @@ def _stages(graph: onnx_ir.Model, layers: Sequence[_Layer]) -> Iterator[list[_La
     for layer in layers:
         by_depth.setdefault(reached[layer.weights.node], []).append(layer)
     for depth in sorted(by_depth):
-        stage: list[_Layer] = []
-        for layer in by_depth[depth]:
-            if stage and sum(one.size for one in (*stage, layer)) > _MOST_BYTES:
-                yield stage
-                stage = []
-            stage.append(layer)
-        yield stage
+        yield from fitting(by_depth[depth], lambda layer: layer.size, _MOST_BYTES)
 
 
 def _moments(
