@@ -28,6 +28,9 @@ _MOST_ROWS = 512
 """Places of one sample that are looked at, spread over all; neighbours are much alike."""
 
 
+_ARRAYS = ("matrix", "sums", "sizes")
+
+
 class Gram(Statistic):
     """The sum of the outer products of what outputs are products with.
 
@@ -35,13 +38,14 @@ class Gram(Statistic):
         window: Of a convolution; None for a matrix product, whose rows lie along the last axis.
         matrix: [groups, inputs, inputs], float64; inputs as in a weight: channels, then places of the kernel.
         sums: [groups, inputs], float64: of the rows themselves.
+        sizes: [groups, inputs], float64: of their magnitudes.
         rows: Taken in.
     """
 
     def __init__(self, window: Window | None) -> None:
         self.window = window
         self.matrix = np.zeros((0, 0, 0))
-        self.sums = np.zeros((0, 0))
+        self.sums = self.sizes = np.zeros((0, 0))
         self.rows = 0
 
     def add(self, array: Array) -> None:
@@ -50,24 +54,27 @@ class Gram(Statistic):
             return
         rows = self._rows(array).astype(np.float32, copy=False)
         some = rows[:, np.isfinite(rows).all((0, 2))]
-        found, total = (some.transpose(0, 2, 1) @ some).astype(np.float64), some.sum(1, dtype=np.float64)
-        self.matrix, self.sums = (self.matrix + found, self.sums + total) if self.rows else (found, total)
+        found = (some.transpose(0, 2, 1) @ some).astype(np.float64)
+        total, size = some.sum(1, dtype=np.float64), np.abs(some).sum(1, dtype=np.float64)
+        before = (self.matrix, self.sums, self.sizes) if self.rows else (0.0, 0.0, 0.0)
+        self.matrix, self.sums, self.sizes = (old + new for old, new in zip(before, (found, total, size), strict=True))
         self.rows += some.shape[1]
 
     def _rows(self, array: Array) -> Array:
         return rows_read(array, self.window)
 
     def state(self) -> dict[str, Any]:
-        """Return window, matrix, sums and rows."""
+        """Return window, matrix, sums, sizes and rows."""
         window = None if self.window is None else asdict(self.window)
-        return {"window": window, "matrix": self.matrix.tolist(), "sums": self.sums.tolist(), "rows": self.rows}
+        arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
+        return {"window": window, **arrays, "rows": self.rows}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
         """Return the Gram matrix of a state."""
         told = state["window"]
         made = cls(None if told is None else Window(**{key: _tuples(value) for key, value in told.items()}))
-        made.matrix, made.sums = (np.asarray(state[name], np.float64) for name in ("matrix", "sums"))
+        made.matrix, made.sums, made.sizes = (np.asarray(state[name], np.float64) for name in _ARRAYS)
         made.rows = state["rows"]
         return made
 

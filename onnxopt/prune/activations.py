@@ -85,8 +85,9 @@ def seen_importance(
     Args:
         groups: All groups of the graph.
         considered: Those asked for.
-        criterion: ``activation``: the energy of the channel over that of all that the layer reads; ``hessian``: times
-            that of its weights, which is the diagonal of the Hessian of the layer's error (optimal brain damage);
+        criterion: ``activation``: the mean magnitude of the channel over that of all that the layer reads (Molchanov et
+            al., arXiv:1611.06440, section 2.2); ``hessian``: its energy times that of its weights, which is the
+            diagonal of the Hessian of the layer's error (optimal brain damage);
             ``reconstruction``: what is lost more when the channels go one after the other, each time the one the
             others can make up for best, and do (optimal brain surgeon, with whole channels).
         samples: Read one at a time.
@@ -107,8 +108,8 @@ def seen_importance(
 
 
 def _activation(readers: Sequence[_Reader]) -> Array:
-    energies = [np.diagonal(reader.matrix) for reader in readers]
-    return _summed(readers, [energy / max(float(energy.sum()), 1e-30) for energy in energies])
+    sizes = [reader.gram.sizes[0] for reader in readers]
+    return _summed(readers, [size / max(float(size.sum()), 1e-30) for size in sizes])
 
 
 def _hessian(readers: Sequence[_Reader]) -> Array:

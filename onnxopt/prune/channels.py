@@ -36,7 +36,7 @@ class PruneGroups(Pass):
 
     exact: ClassVar[bool] = False
     uses: ClassVar[frozenset[Use]] = frozenset({"data", "seed", "scratch", "target"})
-    revision: ClassVar[int] = 8
+    revision: ClassVar[int] = 9
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy", "torch")
 
     keep: float = option("share that is left, above 0 and below 1", default=0.5, gt=0, lt=1)

@@ -82,3 +82,20 @@ def test_groups_are_held_against_each_other_by_what_the_outputs_lose(prune):
 def test_without_samples_they_are_asked_for(prune, criterion):
     with pytest.raises(PassError, match="needs calibration data"):
         prune(model_of_tastes(), criterion=criterion)
+
+
+@pytest.mark.parametrize(("criterion", "goes"), [("activation", True), ("hessian", False)])
+def test_what_is_seldom_loud_is_small_on_average_and_holds_much_energy(prune, criterion, goes):
+    random = np.random.default_rng(0)
+    weights = {"first": np.eye(12, dtype=F32), "second": random.choice([-1, 1], (12, 5)).astype(F32)}
+    model = from_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 12] x) => (float[n, 5] y)'
+        "{ h = MatMul (x, first) r = Relu (h) y = MatMul (r, second) }",
+        weights,
+    )
+    x = random.uniform(0.9, 1.1, (100, 12)).astype(F32)
+    x[:, 4] = 0
+    x[7, 4] = 20
+    seen = InMemory((Sample("seldom", {"x": x}),))
+    after = prune(model, data=seen, keep=11 / 12, criterion=criterion, align=1, weigh=False)
+    assert (gone(model, after) == {4}) == goes
