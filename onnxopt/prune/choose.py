@@ -81,18 +81,18 @@ def choose(
         budget: What is to be left.
         price: What importance is held against, by the widths too; ``size`` itself if None.
     """
-    losses = [_losses(one) for one in scores]
+    losses, price = [_losses(one) for one in scores], price or size
     find = (
         partial(_alike, size, considered)
         if budget.together == "layer"
-        else partial(_cheapest, size, considered, losses, price or size)
+        else partial(_cheapest, size, considered, losses, price)
     )
     widths = find(budget)
     while budget.align > 1:
         budget = replace(budget, align=budget.align // 2)
         finer = find(budget)
         missed, missed_finer = (abs(size.share(one) - budget.share) for one in (widths, finer))
-        worth = missed_finer <= _MISSED and _lost(losses, finer) < _WORTH * _lost(losses, widths)
+        worth = missed_finer <= _MISSED and _lost(losses, finer, price) < _WORTH * _lost(losses, widths, price)
         widths = finer if worth or max(missed_finer, _MISSED) < missed else widths
     return _chosen(size, considered, scores, widths)
 
@@ -105,9 +105,10 @@ def _chosen(size: Size, considered: Sequence[Group], scores: Sequence[Scores], w
     return Chosen(np.concatenate(cut), size.share(widths), kept)
 
 
-def _lost(losses: Sequence[Array], widths: Array) -> float:
-    """Return what it costs in all to come to widths."""
-    return float(sum(one[len(one) - 1 - width] for one, width in zip(losses, widths.tolist(), strict=True)))
+def _lost(losses: Sequence[Array], widths: Array, price: Size) -> float:
+    """Return what it costs in all to come to widths, for what that saves."""
+    lost = sum(one[len(one) - 1 - width] for one, width in zip(losses, widths.tolist(), strict=True))
+    return float(lost) / max(1 - price.share(widths), 1e-9)
 
 
 def _cheapest(size: Size, considered: Sequence[Group], losses: Sequence[Array], price: Size, budget: Budget) -> Array:
@@ -127,7 +128,7 @@ def _cheapest(size: Size, considered: Sequence[Group], losses: Sequence[Array], 
             break
         steps.take(place)
     found = [*ends.values(), steps.widths]
-    return min(found, key=lambda one: (max(abs(size.share(one) - budget.share), _MISSED), _lost(losses, one)))
+    return min(found, key=lambda one: (max(abs(size.share(one) - budget.share), _MISSED), _lost(losses, one, price)))
 
 
 def _alike(size: Size, considered: Sequence[Group], budget: Budget) -> Array:
