@@ -147,7 +147,7 @@ def compare(
         listen: Told what happens.
 
     Raises:
-        ModelError: Layers were asked for, and the models have none in common.
+        ModelError: The models do not take and give the same, or have none of the layers in common that were asked for.
     """
     read = read_model(first)
     samples, other = any_samples(data, read), read_model(second)

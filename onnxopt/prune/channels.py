@@ -174,6 +174,8 @@ def _nothing(groups: Groups) -> str:
 
 
 def _why(groups: Groups) -> str:
+    if not groups.macs:
+        return "an inference of the first sample multiplies nothing"
     if groups.coverage < 1 - _TOLERANCE:
         left = groups.left[0]
         return f"{1 - groups.coverage:.0%} are in nodes that cannot lose channels, such as {left.node!r}: {left.reason}"

@@ -131,3 +131,12 @@ def test_layers_of_branches_are_told_and_count_for_nothing():
 def test_a_model_without_heads_is_told_so(prune):
     with pytest.raises(NothingToPruneError, match="no group is of whole heads of attention"):
         prune(cnn(), "prune-heads")
+
+
+def test_a_model_of_no_work_is_told_so(prune):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[0, 8] x) => (float[0, 4] y) { h = MatMul (x, w1) y = MatMul (h, w2) }"""
+    weights = {"w1": np.ones((8, 12), np.float32), "w2": np.ones((12, 4), np.float32)}
+    told = []
+    prune(from_text(text, weights), emit=told.append)
+    assert any("multiplies nothing" in event.text for event in told if isinstance(event, Warned))
